@@ -1,0 +1,1 @@
+"""Letterlock: the public contract and the Python SDK."""

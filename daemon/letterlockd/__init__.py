@@ -1,0 +1,1 @@
+"""The Letterlock daemon: gateway, relay and registry."""

@@ -1,0 +1,1 @@
+"""PQXDH and the Double Ratchet as pure functions over bytes."""
