@@ -1,0 +1,1 @@
+"""Messages of businesses: outbound, inbound, delivery, statuses, pre-keys."""

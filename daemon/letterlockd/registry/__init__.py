@@ -1,0 +1,1 @@
+"""Businesses, their numbers and the tokens that may act for them."""

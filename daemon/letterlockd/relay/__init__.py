@@ -1,0 +1,1 @@
+"""The blind transport: accounts, directory, mailboxes."""

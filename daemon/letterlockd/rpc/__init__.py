@@ -1,0 +1,1 @@
+"""gRPC servers: servicers, validation, faults, interceptors."""

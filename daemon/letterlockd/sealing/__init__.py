@@ -1,0 +1,1 @@
+"""Encryption at rest: master key, business keys, day keys, seals."""

@@ -1,0 +1,1 @@
+"""Durable storage: the port that the rooms above use, and its engines."""

@@ -1,0 +1,1 @@
+"""The LMDB engine of the store port."""
