@@ -12,8 +12,9 @@
     ├── EnvironmentFault   disk, keys, folder, network: the operator's to mend
     └── BrokenInvariant    a bug of ours: logged at error level, told to nobody in detail
 
-Every class carries a `reason` (UPPER_SNAKE_CASE, stable: callers match on it, docs list it). Messages
-are safe to show: they never hold content, numbers, tokens or keys. `letterlockd.rpc.faults` maps the
+Every class carries a `reason` (UPPER_SNAKE_CASE, stable: callers match on it).
+Messages
+are safe to show: no content, numbers, tokens or keys. `letterlockd.rpc.faults` maps the
 tree to gRPC; this module knows nothing of gRPC.
 """
 
@@ -119,7 +120,7 @@ class BusyError(LetterlockError):
 
 
 class EnvironmentFault(LetterlockError):
-    """Something around the daemon is wrong (folder, disk, key, peer) and an operator can mend it."""
+    """Something around the daemon (folder, disk, key, peer) is wrong; an operator can mend it."""
 
     reason = "UNAVAILABLE"
 
