@@ -157,8 +157,16 @@ class Store(Protocol):
         """How many records the table holds."""
         ...
 
-    async def sweep(self, now_ms: int, *, limit: int) -> Swept:
-        """Remove at most `limit` records whose expiry time is at or before `now_ms`."""
+    async def due(self, table: Table, now_ms: int, *, limit: int) -> list[tuple[bytes, Record]]:
+        """At most `limit` records of one table whose expiry time is at or before `now_ms`, the
+        earliest first: for tables whose owner has something to say when a record dies."""
+        ...
+
+    async def sweep(
+        self, now_ms: int, *, limit: int, keep: frozenset[Table] = frozenset()
+    ) -> Swept:
+        """Remove at most `limit` records whose expiry time is at or before `now_ms`, except those
+        of the tables in `keep`, whose owners use `due` and delete them themselves."""
         ...
 
     async def reserve(self, name: str, count: int) -> int:
