@@ -1,0 +1,204 @@
+"""The Double Ratchet: root steps, chains, skipped seeds, message keys, and the block cipher.
+
+    send      seed, next chain key  <- sending chain
+    receive   known ratchet key:    seed <- its chain, at or behind or ahead of its index
+              unknown ratchet key:  new receiving chain, then the same; once the MAC holds, turn:
+                                    new sending chain
+
+Every function takes a state and returns the next one; states are never changed in place. Knows no
+wire format, no identity and no session record. Source: facts/signal-session.md section 7.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from . import keys
+from .errors import DuplicatedMessage, InvalidMessage
+from .keys import Random
+from .limits import MAX_COUNTER, MAX_RECEIVING_CHAINS, MAX_SKIPPED_SEEDS
+
+_SHA256 = SHA256()
+_BLOCK = 16
+_SKIPPED_SIZE = 36
+"""A skipped seed at rest: its counter, big-endian (4 bytes), and the seed (32)."""
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class SendingChain:
+    """Our ratchet key pair and the chain under it; `index` messages were sent on it."""
+
+    private: bytes
+    public: bytes
+    chain_key: bytes
+    index: int
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class ReceivingChain:
+    """A chain under one ratchet key of the peer; `index` is the next counter expected.
+
+    `skipped` is a run of 36-byte entries in ascending counter order: a chain only moves forward,
+    so age order and counter order are the same, and the run can be searched without parsing.
+    """
+
+    ratchet_key: bytes
+    chain_key: bytes
+    index: int
+    skipped: bytes
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Ratchet:
+    """The whole Double Ratchet state of a session; `receiving` is oldest first, at most 5."""
+
+    root_key: bytes
+    previous_counter: int
+    sending: SendingChain
+    receiving: tuple[ReceivingChain, ...]
+
+
+def root_step(root_key: bytes, shared: bytes) -> tuple[bytes, bytes]:
+    """The next root key and a chain key, from a Diffie-Hellman secret."""
+    okm = HKDF(_SHA256, 64, root_key, b"WhisperRatchet").derive(shared)
+    return okm[:32], okm[32:]
+
+
+def chain_step(chain_key: bytes) -> tuple[bytes, bytes]:
+    """The seed at a chain's index, and the chain key after it."""
+    return hmac.digest(chain_key, b"\x01", "sha256"), hmac.digest(chain_key, b"\x02", "sha256")
+
+
+def message_keys(seed: bytes, salt: bytes | None) -> tuple[bytes, bytes, bytes]:
+    """Cipher key (32), MAC key (32) and IV (16); `salt` is the post-quantum key, if any."""
+    okm = HKDF(_SHA256, 80, salt, b"WhisperMessageKeys").derive(seed)
+    return okm[:32], okm[32:64], okm[64:]
+
+
+def next_sending(ratchet: Ratchet) -> tuple[Ratchet, bytes]:
+    """Take the seed for the next message to send. Raises InvalidMessage at the last counter."""
+    chain = ratchet.sending
+    if chain.index >= MAX_COUNTER:
+        raise InvalidMessage("sending chain used up")
+    seed, following = chain_step(chain.chain_key)
+    sent = SendingChain(chain.private, chain.public, following, chain.index + 1)
+    return Ratchet(ratchet.root_key, ratchet.previous_counter, sent, ratchet.receiving), seed
+
+
+def next_receiving(
+    ratchet: Ratchet, ratchet_key: bytes, counter: int, max_jump: int
+) -> tuple[Ratchet, bytes, bool]:
+    """Take the seed for a received counter; the caller keeps the new state only if the MAC holds.
+
+    The flag says that the ratchet key is new: turn() must follow. Raises DuplicatedMessage,
+    InvalidMessage (too far ahead), InvalidKeyAgreement.
+    """
+    position = _position(ratchet.receiving, ratchet_key)
+    is_new = position < 0
+    if is_new:
+        ratchet = _add_receiving(ratchet, ratchet_key)
+    chains = ratchet.receiving
+    chain, seed = _take(chains[position], counter, max_jump)
+    chains = (
+        (*chains[:-1], chain) if is_new else (*chains[:position], chain, *chains[position + 1 :])
+    )
+    return (
+        Ratchet(ratchet.root_key, ratchet.previous_counter, ratchet.sending, chains),
+        seed,
+        is_new,
+    )
+
+
+def turn(ratchet: Ratchet, random: Random) -> Ratchet:
+    """The second half of a DH step: a fresh sending chain against the newest ratchet key.
+
+    Kept apart from the first half so that a forged message, tried on every session, buys neither
+    a key pair nor randomness.
+    """
+    old, ratchet_key = ratchet.sending, ratchet.receiving[-1].ratchet_key
+    private, public = keys.generate(random)
+    root_key, chain_key = root_step(ratchet.root_key, keys.agree(private, ratchet_key))
+    # One less than what was sent; peers ignore it on receipt (section 7).
+    previous_counter = max(old.index - 1, 0)
+    sending = SendingChain(private, public, chain_key, 0)
+    return Ratchet(root_key, previous_counter, sending, ratchet.receiving)
+
+
+def encrypt_block(key: bytes, iv: bytes, plaintext: bytes) -> bytes:
+    """AES-256-CBC with PKCS#7 padding: always at least one byte longer."""
+    pad = _BLOCK - len(plaintext) % _BLOCK
+    return Cipher(AES256(key), CBC(iv)).encryptor().update(plaintext + bytes([pad]) * pad)
+
+
+def decrypt_block(key: bytes, iv: bytes, ciphertext: bytes) -> bytes:
+    """Undo encrypt_block. Raises InvalidMessage; call it only after the MAC (padding oracle)."""
+    if not ciphertext or len(ciphertext) % _BLOCK:
+        raise InvalidMessage("ciphertext is not whole blocks")
+    padded = Cipher(AES256(key), CBC(iv)).decryptor().update(ciphertext)
+    pad = padded[-1]
+    if not 1 <= pad <= _BLOCK or padded[-pad:] != bytes([pad]) * pad:
+        raise InvalidMessage("bad padding")
+    return padded[:-pad]
+
+
+def _position(chains: tuple[ReceivingChain, ...], ratchet_key: bytes) -> int:
+    for position in range(len(chains) - 1, -1, -1):
+        if chains[position].ratchet_key == ratchet_key:
+            return position
+    return -1
+
+
+def _add_receiving(ratchet: Ratchet, ratchet_key: bytes) -> Ratchet:
+    shared = keys.agree(ratchet.sending.private, ratchet_key)
+    root_key, chain_key = root_step(ratchet.root_key, shared)
+    chains = (*ratchet.receiving, ReceivingChain(ratchet_key, chain_key, 0, b""))
+    return Ratchet(
+        root_key, ratchet.previous_counter, ratchet.sending, chains[-MAX_RECEIVING_CHAINS:]
+    )
+
+
+def _take(chain: ReceivingChain, counter: int, max_jump: int) -> tuple[ReceivingChain, bytes]:
+    if counter < chain.index:
+        return _take_skipped(chain, counter)
+    if counter == chain.index and counter < MAX_COUNTER:
+        seed, following = chain_step(chain.chain_key)
+        return ReceivingChain(chain.ratchet_key, following, counter + 1, chain.skipped), seed
+    return _jump(chain, counter, max_jump)
+
+
+def _take_skipped(chain: ReceivingChain, counter: int) -> tuple[ReceivingChain, bytes]:
+    skipped, wanted = chain.skipped, counter.to_bytes(4, "big")
+    low, high = 0, len(skipped) // _SKIPPED_SIZE
+    while low < high:
+        middle = (low + high) // 2
+        if skipped[middle * _SKIPPED_SIZE : middle * _SKIPPED_SIZE + 4] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    start, end = low * _SKIPPED_SIZE, (low + 1) * _SKIPPED_SIZE
+    if skipped[start : start + 4] != wanted:
+        raise DuplicatedMessage("counter already used")
+    left = skipped[:start] + skipped[end:]
+    used = ReceivingChain(chain.ratchet_key, chain.chain_key, chain.index, left)
+    return used, skipped[start + 4 : end]
+
+
+def _jump(chain: ReceivingChain, counter: int, max_jump: int) -> tuple[ReceivingChain, bytes]:
+    if counter - chain.index > max_jump or counter >= MAX_COUNTER:
+        raise InvalidMessage("counter too far ahead")
+    chain_key, skipped = chain.chain_key, [chain.skipped]
+    for passed in range(chain.index, counter):
+        if counter - passed <= MAX_SKIPPED_SEEDS:
+            seed = hmac.digest(chain_key, b"\x01", "sha256")
+            skipped.append(passed.to_bytes(4, "big") + seed)
+        chain_key = hmac.digest(chain_key, b"\x02", "sha256")
+    seed, following = chain_step(chain_key)
+    kept = b"".join(skipped)[-MAX_SKIPPED_SEEDS * _SKIPPED_SIZE :]
+    return ReceivingChain(chain.ratchet_key, following, counter + 1, kept), seed

@@ -1,0 +1,213 @@
+"""The session record: the current session, the archived ones, and their bytes at rest.
+
+    record   01 | u32 length, current session (length 0: none) | u8 count | archived sessions,
+             each with its u32 length
+    session  parties, ratchet | pending? | receiving chains | post-quantum state to the end
+
+Numbers are big-endian. Archived sessions stay bytes until one is needed. The first byte is the
+format's version: a later format gets a new number and keeps reading this one.
+Knows no message and no flow. Source: facts/signal-session.md section 11.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from . import post_quantum
+from .double import Ratchet, ReceivingChain, SendingChain
+from .errors import CorruptRecord
+from .limits import MAX_ARCHIVED_SESSIONS, MAX_RECEIVING_CHAINS
+from .session import Parties, Pending, Session
+
+FORMAT_VERSION = 1
+_FIXED = struct.Struct(">33s33s33sIIB32sI32s33s32sIB")
+_CHAIN = struct.Struct(">33s32sIH")
+_PENDING = struct.Struct(">BIIIQ1569s")
+_HEAD = struct.Struct(">BI")
+_LENGTH = struct.Struct(">I")
+_BASE_KEY = slice(66, 99)
+_SKIPPED_SIZE = 36
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class SessionRecord:
+    """All sessions with one address. Immutable: every change gives a new record.
+
+    `archived` holds encoded sessions, newest first, at most 40.
+    """
+
+    current: Session | None = None
+    archived: tuple[bytes, ...] = ()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> SessionRecord:
+        """Read what to_bytes wrote, in any format version so far. Raises CorruptRecord."""
+        try:
+            return _decode_record(data)
+        except (struct.error, IndexError):
+            raise CorruptRecord("session record is truncated") from None
+
+    def to_bytes(self) -> bytes:
+        """The record at rest: holds private keys, so it must be sealed before it is stored."""
+        current = b"" if self.current is None else encode_session(self.current)
+        parts = [_HEAD.pack(FORMAT_VERSION, len(current)), current, bytes([len(self.archived)])]
+        for session in self.archived:
+            parts += (_LENGTH.pack(len(session)), session)
+        return b"".join(parts)
+
+    @property
+    def has_current(self) -> bool:
+        """Whether there is a session to send with."""
+        return self.current is not None
+
+    @property
+    def remote_identity_key(self) -> bytes | None:
+        """The peer's identity key (33 bytes) in the current session."""
+        return None if self.current is None else self.current.parties.remote_identity
+
+    @property
+    def remote_registration_id(self) -> int | None:
+        """The peer's registration id in the current session."""
+        return None if self.current is None else self.current.parties.remote_registration_id
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether the peer has answered on the current session (its messages are type 2)."""
+        return self.current is not None and self.current.pending is None
+
+    def archive(self) -> SessionRecord:
+        """Put the current session away: sending needs a new one, receiving still works."""
+        return SessionRecord(None, self._archived_with_current(self.archived))
+
+    def with_current(self, session: Session) -> SessionRecord:
+        """The current session in its next state."""
+        return SessionRecord(session, self.archived)
+
+    def promote(self, session: Session, position: int | None = None) -> SessionRecord:
+        """Make `session` current and archive the former one.
+
+        `position` is where it was in `archived`; None for a new session.
+        """
+        others = self.archived
+        if position is not None:
+            others = others[:position] + others[position + 1 :]
+        return SessionRecord(session, self._archived_with_current(others))
+
+    def archived_session(self, position: int) -> Session:
+        """Decode one archived session. Raises CorruptRecord."""
+        try:
+            return decode_session(self.archived[position])
+        except (struct.error, IndexError):
+            raise CorruptRecord("archived session is truncated") from None
+
+    def find_base_key(self, base_key: bytes) -> int | None:
+        """Where the session with this base key is: -1 current, else its archived position."""
+        if self.current is not None and self.current.parties.base_key == base_key:
+            return -1
+        for position, session in enumerate(self.archived):
+            if session[_BASE_KEY] == base_key:
+                return position
+        return None
+
+    def _archived_with_current(self, others: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        if self.current is None:
+            return others
+        former = encode_session(self.current.acknowledged())
+        return (former, *others[: MAX_ARCHIVED_SESSIONS - 1])
+
+
+def encode_session(session: Session) -> bytes:
+    """One session at rest."""
+    parties, ratchet, pending = session.parties, session.ratchet, session.pending
+    sending, chains = ratchet.sending, ratchet.receiving
+    parts = [
+        _FIXED.pack(
+            parties.local_identity,
+            parties.remote_identity,
+            parties.base_key,
+            parties.local_registration_id,
+            parties.remote_registration_id,
+            pending is not None,
+            ratchet.root_key,
+            ratchet.previous_counter,
+            sending.private,
+            sending.public,
+            sending.chain_key,
+            sending.index,
+            len(chains),
+        )
+    ]
+    if pending is not None:
+        parts.append(_encode_pending(pending))
+    for chain in chains:
+        count = len(chain.skipped) // _SKIPPED_SIZE
+        parts.append(_CHAIN.pack(chain.ratchet_key, chain.chain_key, chain.index, count))
+        parts.append(chain.skipped)
+    parts.append(session.post_quantum.to_bytes())
+    return b"".join(parts)
+
+
+def decode_session(data: bytes) -> Session:
+    """Undo encode_session. Raises CorruptRecord, struct.error or IndexError."""
+    (local, remote, base, local_id, remote_id, has_pending, root, previous, *sending, count) = (
+        _FIXED.unpack_from(data)
+    )
+    if has_pending > 1 or count > MAX_RECEIVING_CHAINS:
+        raise CorruptRecord("session flags out of range")
+    at, pending = _FIXED.size, None
+    if has_pending:
+        pending = _decode_pending(data, at)
+        at += _PENDING.size
+    chains = []
+    for _ in range(count):
+        ratchet_key, chain_key, index, skipped = _CHAIN.unpack_from(data, at)
+        start = at + _CHAIN.size
+        at = start + skipped * _SKIPPED_SIZE
+        chains.append(ReceivingChain(ratchet_key, chain_key, index, data[start:at]))
+    if at > len(data):
+        raise CorruptRecord("session is truncated")
+    return Session(
+        Parties(local, remote, base, local_id, remote_id),
+        Ratchet(root, previous, SendingChain(*sending), tuple(chains)),
+        pending,
+        post_quantum.restore(data[at:]),
+    )
+
+
+def _decode_record(data: bytes) -> SessionRecord:
+    version, length = _HEAD.unpack_from(data)
+    if version != FORMAT_VERSION:
+        raise CorruptRecord("session record has an unknown format version")
+    at = _HEAD.size
+    current = decode_session(data[at : at + length]) if length else None
+    at += length
+    count = data[at]
+    at += 1
+    archived = []
+    for _ in range(count):
+        (size,) = _LENGTH.unpack_from(data, at)
+        start = at + _LENGTH.size
+        at = start + size
+        archived.append(data[start:at])
+    if at != len(data) or count > MAX_ARCHIVED_SESSIONS:
+        raise CorruptRecord("session record has another length than it says")
+    return SessionRecord(current, tuple(archived))
+
+
+def _encode_pending(pending: Pending) -> bytes:
+    return _PENDING.pack(
+        pending.pre_key_id is not None,
+        pending.pre_key_id or 0,
+        pending.signed_pre_key_id,
+        pending.kyber_pre_key_id,
+        pending.created_seconds,
+        pending.kyber_ciphertext,
+    )
+
+
+def _decode_pending(data: bytes, at: int) -> Pending:
+    has_pre_key, pre_key_id, signed_id, kyber_id, created, ciphertext = _PENDING.unpack_from(
+        data, at
+    )
+    return Pending(pre_key_id if has_pre_key else None, signed_id, kyber_id, ciphertext, created)

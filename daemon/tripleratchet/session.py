@@ -1,0 +1,181 @@
+"""One session: its state, how it starts, and one attempt to seal or open a message with it.
+
+Works on a single immutable state and returns the next one; the caller keeps it or drops it.
+Knows no record, no archived sessions, no pre-key store and no trust decision.
+Source: facts/signal-session.md sections 6, 9 and 10.1.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from . import double, keys, post_quantum
+from .address import Address, binding, same_account
+from .double import Ratchet, ReceivingChain, SendingChain
+from .errors import InvalidMessage
+from .keys import Random
+from .limits import MAX_FORWARD_JUMP, MAX_SELF_JUMP, MESSAGE_VERSION
+from .messages import (
+    CiphertextMessage,
+    MessageType,
+    SignalMessage,
+    build_pre_key_message,
+    build_signal_message,
+)
+from .post_quantum import PostQuantum
+from .pqxdh import Offer, Secrets
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Parties:
+    """What a session was made with and keeps for life."""
+
+    local_identity: bytes
+    remote_identity: bytes
+    base_key: bytes
+    local_registration_id: int
+    remote_registration_id: int
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Pending:
+    """What every message repeats until the peer has answered once."""
+
+    pre_key_id: int | None
+    signed_pre_key_id: int
+    kyber_pre_key_id: int
+    kyber_ciphertext: bytes
+    created_seconds: int
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Session:
+    """The whole state of one session."""
+
+    parties: Parties
+    ratchet: Ratchet
+    pending: Pending | None
+    post_quantum: PostQuantum
+
+    def acknowledged(self) -> Session:
+        """The same session without pending pre-key information."""
+        if self.pending is None:
+            return self
+        return Session(self.parties, self.ratchet, None, self.post_quantum)
+
+
+def start_initiator(
+    parties: Parties,
+    offer: Offer,
+    *,
+    signed_pre_key: bytes,
+    pending: Pending,
+    max_jump: int,
+    random: Random,
+) -> Session:
+    """The initiator's session: a root step ahead, receiving first under the signed pre-key."""
+    secrets = offer.secrets
+    private, public = keys.generate(random)
+    shared = keys.agree(private, signed_pre_key)
+    root_key, sending_key = double.root_step(secrets.root_key, shared)
+    ratchet = Ratchet(
+        root_key,
+        0,
+        SendingChain(private, public, sending_key, 0),
+        (ReceivingChain(signed_pre_key, secrets.chain_key, 0, b""),),
+    )
+    pq = post_quantum.start(secrets.auth_key, initiator=True, max_jump=max_jump)
+    return Session(parties, ratchet, pending, pq)
+
+
+def start_responder(
+    parties: Parties,
+    secrets: Secrets,
+    *,
+    signed_private: bytes,
+    signed_public: bytes,
+    max_jump: int,
+) -> Session:
+    """The responder's session; its first receive makes a DH step, so this chain never sends."""
+    sending = SendingChain(signed_private, signed_public, secrets.chain_key, 0)
+    pq = post_quantum.start(secrets.auth_key, initiator=False, max_jump=max_jump)
+    return Session(parties, Ratchet(secrets.root_key, 0, sending, ()), None, pq)
+
+
+def max_jump(local_identity: bytes, remote_identity: bytes, local: Address, remote: Address) -> int:
+    """The forward jump allowed; larger only for a session with another device of ourselves."""
+    if local_identity == remote_identity and same_account(local, remote):
+        return MAX_SELF_JUMP
+    return MAX_FORWARD_JUMP
+
+
+def seal(
+    session: Session, plaintext: bytes, *, local: Address, remote: Address, random: Random
+) -> tuple[Session, CiphertextMessage]:
+    """Encrypt one message; it is a pre-key message while the peer has not answered."""
+    parties, pending = session.parties, session.pending
+    pq, pq_message, salt = session.post_quantum.send(random)
+    ratchet, seed = double.next_sending(session.ratchet)
+    cipher_key, mac_key, iv = double.message_keys(seed, salt)
+    chain = ratchet.sending
+    body = build_signal_message(
+        mac_key,
+        parties.local_identity,
+        parties.remote_identity,
+        ratchet_key=chain.public,
+        counter=chain.index - 1,
+        previous_counter=ratchet.previous_counter,
+        ciphertext=double.encrypt_block(cipher_key, iv, plaintext),
+        pq_ratchet=pq_message,
+        addresses=binding(local, remote) if pending is not None else None,
+    )
+    following = Session(parties, ratchet, pending, pq)
+    if pending is None:
+        return following, CiphertextMessage(MessageType.SIGNAL, body)
+    return following, CiphertextMessage(MessageType.PRE_KEY, _wrap(parties, pending, body))
+
+
+def open_message(
+    session: Session, message: SignalMessage, *, local: Address, remote: Address, random: Random
+) -> tuple[Session, bytes]:
+    """One attempt to decrypt; on success the session is acknowledged.
+
+    Raises DuplicatedMessage (before the MAC is looked at), InvalidMessage, InvalidKeyAgreement.
+    """
+    if message.version != MESSAGE_VERSION:
+        raise InvalidMessage("message version is not the session's")
+    parties = session.parties
+    mine, theirs = parties.local_identity, parties.remote_identity
+    jump = MAX_FORWARD_JUMP if mine != theirs else max_jump(mine, theirs, local, remote)
+    ratchet, seed, is_new = double.next_receiving(
+        session.ratchet, message.ratchet_key, message.counter, jump
+    )
+    pq, salt = session.post_quantum.receive(message.pq_ratchet)
+    cipher_key, mac_key, iv = double.message_keys(seed, salt)
+    if not message.verify(mac_key, theirs, mine):
+        raise InvalidMessage("MAC does not match")
+    if message.addresses is not None:
+        _check_addresses(message.addresses, binding(remote, local))
+    plaintext = double.decrypt_block(cipher_key, iv, message.ciphertext)
+    if is_new:
+        ratchet = double.turn(ratchet, random)
+    return Session(parties, ratchet, None, pq), plaintext
+
+
+def _check_addresses(received: bytes, expected: bytes | None) -> None:
+    if expected is None or not hmac.compare_digest(received, expected):
+        raise InvalidMessage("message is bound to other addresses")
+
+
+def _wrap(parties: Parties, pending: Pending, body: bytes) -> bytes:
+    return build_pre_key_message(
+        body,
+        registration_id=parties.local_registration_id,
+        pre_key_id=pending.pre_key_id,
+        signed_pre_key_id=pending.signed_pre_key_id,
+        kyber_pre_key_id=pending.kyber_pre_key_id,
+        kyber_ciphertext=pending.kyber_ciphertext,
+        base_key=parties.base_key,
+        identity_key=parties.local_identity,
+    )
