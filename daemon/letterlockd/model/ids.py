@@ -33,7 +33,7 @@ def new_account_id(random: Callable[[int], bytes]) -> AccountId:
 
 
 def new_message_id(now_ms: int, random: Callable[[int], bytes]) -> MessageId:
-    """A fresh message id: RFC 9562 UUID version 7 (48 bits of Unix milliseconds, 74 random bits)."""
+    """A fresh message id: UUID version 7 (48 bits of Unix milliseconds, 74 random bits)."""
     tail = bytearray(random(10))
     tail[0] = 0x70 | (tail[0] & 0x0F)
     tail[2] = 0x80 | (tail[2] & 0x3F)
