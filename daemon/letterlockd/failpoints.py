@@ -1,0 +1,92 @@
+"""Named places where a crash test makes this process, or its parent, die or fail.
+
+    LETTERLOCK_FAILPOINTS="store.gateway.commit.before=kill@3;uplink.sent=error"
+
+Each entry is `name=action` or `name=action@N`: at the N-th passage of that name in this process
+(default the first), once. Actions: `kill` (SIGKILL to this process: no handler, no flush, what a
+power cut leaves of a process), `kill-parent` (SIGKILL to the parent, this process goes on as an
+orphan), `error` (raises `InjectedFault`).
+
+The variable is inherited by child processes, so names carry their room. Without the variable a
+passage costs one dictionary test. It knows nothing of what happens at the places.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+from letterlockd.errors import EnvironmentFault
+
+__all__ = ["VARIABLE", "InjectedFault", "configure", "configured", "hit"]
+
+VARIABLE = "LETTERLOCK_FAILPOINTS"
+
+_ACTIONS = ("kill", "kill-parent", "error")
+
+
+class InjectedFault(EnvironmentFault):
+    """A failpoint with the action `error` was passed."""
+
+    reason = "FAILPOINT"
+
+
+@dataclass(slots=True)
+class _Point:
+    action: str
+    passages_left: int
+
+
+_points: dict[str, _Point] = {}
+
+
+def hit(name: str) -> None:
+    """Pass the place `name`; dies or raises `InjectedFault` if the environment says so."""
+    if _points:
+        _pass(name)
+
+
+def configure(specification: str) -> None:
+    """Replace all failpoints by those of `specification` (the variable's syntax; "" for none).
+
+    Raises `EnvironmentFault` (reason FAILPOINTS_INVALID) on an entry that cannot be read.
+    """
+    points = dict(_parse(entry) for entry in specification.split(";") if entry.strip())
+    _points.clear()
+    _points.update(points)
+
+
+def configured() -> tuple[str, ...]:
+    """Names that are armed: the daemon says so loudly at start, this is not for production."""
+    return tuple(_points)
+
+
+def _parse(entry: str) -> tuple[str, _Point]:
+    name, _, rest = entry.strip().partition("=")
+    action, _, count = rest.partition("@")
+    if not name or action not in _ACTIONS or (count and not count.isdecimal()):
+        raise EnvironmentFault(
+            f"{VARIABLE}: entry {entry!r} is not name=action[@N] with an action of "
+            f"{', '.join(_ACTIONS)}",
+            reason="FAILPOINTS_INVALID",
+        )
+    return name, _Point(action, int(count or 1))
+
+
+def _pass(name: str) -> None:
+    point = _points.get(name)
+    if point is None:
+        return
+    point.passages_left -= 1
+    if point.passages_left != 0:
+        return
+    if point.action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif point.action == "kill-parent":
+        os.kill(os.getppid(), signal.SIGKILL)
+    else:
+        raise InjectedFault(f"failpoint {name}")
+
+
+configure(os.environ.get(VARIABLE, ""))

@@ -1,0 +1,94 @@
+"""Reads from the memory map, in the front's own process, inline.
+
+A look-up costs microseconds when its pages are in memory; a cold page costs one disk read on the
+event loop, which is accepted. Every call opens its own snapshot and drops it before it returns:
+a snapshot that is kept would stop LMDB from reusing pages, and the file would grow without end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from letterlockd.store.lmdb.schema import HEADER, table_db
+from letterlockd.store.port import Record, StoreUnavailable, Table
+
+__all__ = ["Reader"]
+
+_SCAN_BYTES = 1024 * 1024
+"""A scan step ends after this much, so that large values do not hold up the event loop."""
+
+
+class Reader:
+    """Read-only view of a store that a committer has prepared."""
+
+    def __init__(self, folder: Path, tables: Sequence[Table]) -> None:
+        self._env = lmdb.open(
+            str(folder), readonly=True, max_dbs=len(tables), readahead=False, create=False
+        )
+        self._tables = {
+            table.number: self._env.open_db(table_db(table.number), create=False)
+            for table in tables
+        }
+
+    def get_many(self, number: int, keys: Sequence[bytes]) -> list[Record | None]:
+        """One answer for each key, from one snapshot."""
+        database = self._tables[number]
+        with self._snapshot() as txn:
+            get = txn.get
+            return [_record(get(key, None, database)) for key in keys]
+
+    def scan(
+        self, number: int, prefix: bytes, after: bytes, limit: int
+    ) -> tuple[list[tuple[bytes, Record]], bool]:
+        """Up to `limit` records after `after`, and whether the end was reached; may stop early."""
+        found: list[tuple[bytes, Record]] = []
+        taken = 0
+        with self._snapshot() as txn, txn.cursor(db=self._tables[number]) as cursor:
+            if not cursor.set_range(max(prefix, after + b"\0") if after else prefix):
+                return found, True
+            for key, stored in cursor:
+                if not key.startswith(prefix):
+                    return found, True
+                if len(found) == limit or taken > _SCAN_BYTES:
+                    return found, False
+                found.append((key, _present(stored)))
+                taken += len(stored)
+        return found, True
+
+    def count(self, number: int) -> int:
+        """Records in the table."""
+        with self._snapshot() as txn:
+            return int(txn.stat(self._tables[number])["entries"])
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._env.close()
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Any]:
+        try:
+            with self._begin() as txn:
+                yield txn
+        except lmdb.Error as error:
+            raise StoreUnavailable(f"the store cannot be read: {error}") from error
+
+    def _begin(self) -> Any:
+        while True:
+            try:
+                return self._env.begin()
+            except lmdb.MapResizedError:
+                self._env.set_mapsize(0)  # the committer let it grow: take over its size
+
+
+def _record(stored: bytes | None) -> Record | None:
+    return None if stored is None else _present(stored)
+
+
+def _present(stored: bytes) -> Record:
+    version, expires_at_ms = HEADER.unpack_from(stored)
+    return Record(stored[HEADER.size :], version, expires_at_ms)

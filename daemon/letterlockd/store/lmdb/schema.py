@@ -1,0 +1,79 @@
+"""What is on disk, byte by byte. Change it only with a schema version and a migration.
+
+    store folder, mode 0700
+    ├── store.lock    locked (flock) as long as a daemon or its committer uses the folder
+    ├── lock.mdb      LMDB's table of readers
+    └── data.mdb
+        ├── meta
+        │   ├── "kind"               text, e.g. "gateway"
+        │   ├── "schema"             be64, version of the tables' meaning
+        │   ├── "id"                 16 random bytes, made with the store
+        │   ├── "table/" be8 number  "1" or "0" (records expire or not), then the table's name
+        │   └── "sequence/" name     be64, the next number that is free
+        ├── expiry
+        │   └── be64 expiry ms, be8 table number, key → empty
+        └── t001 … t255              one for each table, by its number
+            └── key → be64 version, be64 expiry ms (0 = never), value
+
+An expiry entry exists exactly for each record whose expiry is not 0 (I4); `verify` checks it.
+Which records the tables hold is told by the rooms that own them.
+"""
+
+from __future__ import annotations
+
+import struct
+
+__all__ = [
+    "EXPIRY_DB",
+    "HEADER",
+    "KIND_KEY",
+    "META_DB",
+    "NUMBER",
+    "SCHEMA_KEY",
+    "STORE_ID_KEY",
+    "expiry_key",
+    "sequence_key",
+    "split_expiry_key",
+    "table_db",
+    "table_key",
+]
+
+META_DB = b"meta"
+EXPIRY_DB = b"expiry"
+
+KIND_KEY = b"kind"
+SCHEMA_KEY = b"schema"
+STORE_ID_KEY = b"id"
+
+HEADER = struct.Struct(">QQ")
+"""In front of every value: version, expiry in milliseconds."""
+
+NUMBER = struct.Struct(">Q")
+
+_EXPIRY_PREFIX = struct.Struct(">QB")
+
+
+def table_db(number: int) -> bytes:
+    """Name of the LMDB database of a table: by number, so that renaming a table costs nothing."""
+    return b"t%03d" % number
+
+
+def table_key(number: int) -> bytes:
+    """Key in `meta` of the description of a table."""
+    return b"table/%c" % number
+
+
+def sequence_key(name: str) -> bytes:
+    """Key in `meta` of a sequence."""
+    return b"sequence/" + name.encode()
+
+
+def expiry_key(expires_at_ms: int, number: int, key: bytes) -> bytes:
+    """Key in `expiry` of a record: sorts by time, so that the sweeper reads from the start."""
+    return _EXPIRY_PREFIX.pack(expires_at_ms, number) + key
+
+
+def split_expiry_key(entry: bytes) -> tuple[int, int, bytes]:
+    """Expiry time, table number and record key of an `expiry` entry."""
+    expires_at_ms, number = _EXPIRY_PREFIX.unpack_from(entry)
+    return expires_at_ms, number, entry[_EXPIRY_PREFIX.size :]
