@@ -1,7 +1,7 @@
 """The Double Ratchet: root steps, chains, skipped seeds, message keys, and the block cipher.
 
     send      seed, next chain key  <- sending chain
-    receive   known ratchet key:    seed <- its chain, at or behind or ahead of its index
+    receive   known ratchet key:    seed <- its chain, at or behind or ahead of its counter
               unknown ratchet key:  new receiving chain, then the same; once the MAC holds, turn:
                                     new sending chain
 
@@ -11,13 +11,14 @@ wire format, no identity and no session record. Source: facts/signal-session.md 
 
 from __future__ import annotations
 
-import hmac
-from dataclasses import dataclass
+import struct
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from . import keys
@@ -27,23 +28,32 @@ from .limits import MAX_COUNTER, MAX_RECEIVING_CHAINS, MAX_SKIPPED_SEEDS
 
 _SHA256 = SHA256()
 _BLOCK = 16
+_CHAIN = struct.Struct(">33s32sI")
 _SKIPPED_SIZE = 36
 """A skipped seed at rest: its counter, big-endian (4 bytes), and the seed (32)."""
+_SEED, _NEXT = b"\x01", b"\x02"
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class SendingChain:
-    """Our ratchet key pair and the chain under it; `index` messages were sent on it."""
+def is_chain_size(size: int) -> bool:
+    """Whether an encoded receiving chain can have this many bytes."""
+    seeds, rest = divmod(size - _CHAIN.size, _SKIPPED_SIZE)
+    return rest == 0 and 0 <= seeds <= MAX_SKIPPED_SEEDS
+
+
+class SendingChain(NamedTuple):
+    """Our ratchet key pair and the chain under it; `counter` messages were sent on it."""
 
     private: bytes
     public: bytes
     chain_key: bytes
-    index: int
+    counter: int
+
+    def __repr__(self) -> str:
+        return keys.hidden(self)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class ReceivingChain:
-    """A chain under one ratchet key of the peer; `index` is the next counter expected.
+class ReceivingChain(NamedTuple):
+    """A chain under one ratchet key of the peer; `counter` is the next one expected.
 
     `skipped` is a run of 36-byte entries in ascending counter order: a chain only moves forward,
     so age order and counter order are the same, and the run can be searched without parsing.
@@ -51,18 +61,36 @@ class ReceivingChain:
 
     ratchet_key: bytes
     chain_key: bytes
-    index: int
+    counter: int
     skipped: bytes
 
+    def __repr__(self) -> str:
+        return keys.hidden(self)
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Ratchet:
-    """The whole Double Ratchet state of a session; `receiving` is oldest first, at most 5."""
+    @classmethod
+    def decode(cls, stored: bytes) -> ReceivingChain:
+        """Undo encode; `stored` has a valid length."""
+        ratchet_key, chain_key, counter = _CHAIN.unpack_from(stored)
+        return cls(ratchet_key, chain_key, counter, stored[_CHAIN.size :])
+
+    def encode(self) -> bytes:
+        """At rest: ratchet key (33), chain key (32), counter (4, big-endian), skipped seeds."""
+        return _CHAIN.pack(self.ratchet_key, self.chain_key, self.counter) + self.skipped
+
+
+class Ratchet(NamedTuple):
+    """The whole Double Ratchet state of a session.
+
+    `receiving` holds encoded chains, oldest first, at most 5: a message needs one of them at most.
+    """
 
     root_key: bytes
     previous_counter: int
     sending: SendingChain
-    receiving: tuple[ReceivingChain, ...]
+    receiving: tuple[bytes, ...]
+
+    def __repr__(self) -> str:
+        return keys.hidden(self)
 
 
 def root_step(root_key: bytes, shared: bytes) -> tuple[bytes, bytes]:
@@ -72,8 +100,12 @@ def root_step(root_key: bytes, shared: bytes) -> tuple[bytes, bytes]:
 
 
 def chain_step(chain_key: bytes) -> tuple[bytes, bytes]:
-    """The seed at a chain's index, and the chain key after it."""
-    return hmac.digest(chain_key, b"\x01", "sha256"), hmac.digest(chain_key, b"\x02", "sha256")
+    """The seed at a chain's counter, and the chain key after it."""
+    seed = HMAC(chain_key, _SHA256)
+    following = seed.copy()
+    seed.update(_SEED)
+    following.update(_NEXT)
+    return seed.finalize(), following.finalize()
 
 
 def message_keys(seed: bytes, salt: bytes | None) -> tuple[bytes, bytes, bytes]:
@@ -85,10 +117,10 @@ def message_keys(seed: bytes, salt: bytes | None) -> tuple[bytes, bytes, bytes]:
 def next_sending(ratchet: Ratchet) -> tuple[Ratchet, bytes]:
     """Take the seed for the next message to send. Raises InvalidMessage at the last counter."""
     chain = ratchet.sending
-    if chain.index >= MAX_COUNTER:
+    if chain.counter >= MAX_COUNTER:
         raise InvalidMessage("sending chain used up")
     seed, following = chain_step(chain.chain_key)
-    sent = SendingChain(chain.private, chain.public, following, chain.index + 1)
+    sent = SendingChain(chain.private, chain.public, following, chain.counter + 1)
     return Ratchet(ratchet.root_key, ratchet.previous_counter, sent, ratchet.receiving), seed
 
 
@@ -105,10 +137,9 @@ def next_receiving(
     if is_new:
         ratchet = _add_receiving(ratchet, ratchet_key)
     chains = ratchet.receiving
-    chain, seed = _take(chains[position], counter, max_jump)
-    chains = (
-        (*chains[:-1], chain) if is_new else (*chains[:position], chain, *chains[position + 1 :])
-    )
+    chain, seed = _take(ReceivingChain.decode(chains[position]), counter, max_jump)
+    stored = chain.encode()
+    chains = (*chains[:-1], stored) if is_new else _replaced(chains, position, stored)
     return (
         Ratchet(ratchet.root_key, ratchet.previous_counter, ratchet.sending, chains),
         seed,
@@ -122,11 +153,11 @@ def turn(ratchet: Ratchet, random: Random) -> Ratchet:
     Kept apart from the first half so that a forged message, tried on every session, buys neither
     a key pair nor randomness.
     """
-    old, ratchet_key = ratchet.sending, ratchet.receiving[-1].ratchet_key
+    old, ratchet_key = ratchet.sending, ratchet.receiving[-1][: keys.PUBLIC_KEY_SIZE]
     private, public = keys.generate(random)
     root_key, chain_key = root_step(ratchet.root_key, keys.agree(private, ratchet_key))
     # One less than what was sent; peers ignore it on receipt (section 7).
-    previous_counter = max(old.index - 1, 0)
+    previous_counter = max(old.counter - 1, 0)
     sending = SendingChain(private, public, chain_key, 0)
     return Ratchet(root_key, previous_counter, sending, ratchet.receiving)
 
@@ -148,26 +179,30 @@ def decrypt_block(key: bytes, iv: bytes, ciphertext: bytes) -> bytes:
     return padded[:-pad]
 
 
-def _position(chains: tuple[ReceivingChain, ...], ratchet_key: bytes) -> int:
+def _position(chains: tuple[bytes, ...], ratchet_key: bytes) -> int:
     for position in range(len(chains) - 1, -1, -1):
-        if chains[position].ratchet_key == ratchet_key:
+        if chains[position].startswith(ratchet_key):
             return position
     return -1
+
+
+def _replaced(chains: tuple[bytes, ...], position: int, stored: bytes) -> tuple[bytes, ...]:
+    return (*chains[:position], stored, *chains[position + 1 :])
 
 
 def _add_receiving(ratchet: Ratchet, ratchet_key: bytes) -> Ratchet:
     shared = keys.agree(ratchet.sending.private, ratchet_key)
     root_key, chain_key = root_step(ratchet.root_key, shared)
-    chains = (*ratchet.receiving, ReceivingChain(ratchet_key, chain_key, 0, b""))
+    chains = (*ratchet.receiving, ReceivingChain(ratchet_key, chain_key, 0, b"").encode())
     return Ratchet(
         root_key, ratchet.previous_counter, ratchet.sending, chains[-MAX_RECEIVING_CHAINS:]
     )
 
 
 def _take(chain: ReceivingChain, counter: int, max_jump: int) -> tuple[ReceivingChain, bytes]:
-    if counter < chain.index:
+    if counter < chain.counter:
         return _take_skipped(chain, counter)
-    if counter == chain.index and counter < MAX_COUNTER:
+    if counter == chain.counter and counter < MAX_COUNTER:
         seed, following = chain_step(chain.chain_key)
         return ReceivingChain(chain.ratchet_key, following, counter + 1, chain.skipped), seed
     return _jump(chain, counter, max_jump)
@@ -186,19 +221,18 @@ def _take_skipped(chain: ReceivingChain, counter: int) -> tuple[ReceivingChain, 
     if skipped[start : start + 4] != wanted:
         raise DuplicatedMessage("counter already used")
     left = skipped[:start] + skipped[end:]
-    used = ReceivingChain(chain.ratchet_key, chain.chain_key, chain.index, left)
+    used = ReceivingChain(chain.ratchet_key, chain.chain_key, chain.counter, left)
     return used, skipped[start + 4 : end]
 
 
 def _jump(chain: ReceivingChain, counter: int, max_jump: int) -> tuple[ReceivingChain, bytes]:
-    if counter - chain.index > max_jump or counter >= MAX_COUNTER:
+    if counter - chain.counter > max_jump or counter >= MAX_COUNTER:
         raise InvalidMessage("counter too far ahead")
     chain_key, skipped = chain.chain_key, [chain.skipped]
-    for passed in range(chain.index, counter):
+    for passed in range(chain.counter, counter):
+        seed, chain_key = chain_step(chain_key)
         if counter - passed <= MAX_SKIPPED_SEEDS:
-            seed = hmac.digest(chain_key, b"\x01", "sha256")
             skipped.append(passed.to_bytes(4, "big") + seed)
-        chain_key = hmac.digest(chain_key, b"\x02", "sha256")
     seed, following = chain_step(chain_key)
     kept = b"".join(skipped)[-MAX_SKIPPED_SEEDS * _SKIPPED_SIZE :]
     return ReceivingChain(chain.ratchet_key, following, counter + 1, kept), seed

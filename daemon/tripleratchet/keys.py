@@ -27,6 +27,11 @@ _GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
 _SUBGROUP_PROBE = (5 * _GROUP_ORDER - 1).to_bytes(32, "little")
 
 
+def hidden(state: object) -> str:
+    """The repr of a secret-bearing tuple: its kind, never its content."""
+    return f"<{type(state).__name__}>"
+
+
 def parse_public(data: bytes) -> bytes:
     """The 33 bytes of a serialized EC public key; trailing bytes are ignored, as peers do.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 from . import keys
 from .errors import (
@@ -47,8 +48,7 @@ class CiphertextMessage:
     body: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class SignalMessage:
+class SignalMessage(NamedTuple):
     """A parsed ratchet message; `authenticated` is what its MAC covers, as received."""
 
     version: int
@@ -59,6 +59,9 @@ class SignalMessage:
     addresses: bytes | None
     authenticated: bytes
     mac: bytes
+
+    def __repr__(self) -> str:
+        return keys.hidden(self)
 
     @classmethod
     def parse(cls, data: bytes) -> SignalMessage:

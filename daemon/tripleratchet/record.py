@@ -2,7 +2,8 @@
 
     record   01 | u32 length, current session (length 0: none) | u8 count | archived sessions,
              each with its u32 length
-    session  parties, ratchet | pending? | receiving chains | post-quantum state to the end
+    session  parties, ratchet | pending? | u32 length of each receiving chain | the chains |
+             post-quantum state to the end
 
 Numbers are big-endian. Archived sessions stay bytes until one is needed. The first byte is the
 format's version: a later format gets a new number and keeps reading this one.
@@ -15,19 +16,18 @@ import struct
 from dataclasses import dataclass
 
 from . import post_quantum
-from .double import Ratchet, ReceivingChain, SendingChain
+from .double import Ratchet, SendingChain, is_chain_size
 from .errors import CorruptRecord
 from .limits import MAX_ARCHIVED_SESSIONS, MAX_RECEIVING_CHAINS
 from .session import Parties, Pending, Session
 
 FORMAT_VERSION = 1
 _FIXED = struct.Struct(">33s33s33sIIB32sI32s33s32sIB")
-_CHAIN = struct.Struct(">33s32sIH")
 _PENDING = struct.Struct(">BIIIQ1569s")
+_CHAIN_SIZES = tuple(struct.Struct(f">{count}I") for count in range(MAX_RECEIVING_CHAINS + 1))
 _HEAD = struct.Struct(">BI")
 _LENGTH = struct.Struct(">I")
 _BASE_KEY = slice(66, 99)
-_SKIPPED_SIZE = 36
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -134,16 +134,14 @@ def encode_session(session: Session) -> bytes:
             sending.private,
             sending.public,
             sending.chain_key,
-            sending.index,
+            sending.counter,
             len(chains),
         )
     ]
     if pending is not None:
         parts.append(_encode_pending(pending))
-    for chain in chains:
-        count = len(chain.skipped) // _SKIPPED_SIZE
-        parts.append(_CHAIN.pack(chain.ratchet_key, chain.chain_key, chain.index, count))
-        parts.append(chain.skipped)
+    parts.append(_CHAIN_SIZES[len(chains)].pack(*map(len, chains)))
+    parts += chains
     parts.append(session.post_quantum.to_bytes())
     return b"".join(parts)
 
@@ -159,13 +157,13 @@ def decode_session(data: bytes) -> Session:
     if has_pending:
         pending = _decode_pending(data, at)
         at += _PENDING.size
+    sizes = _CHAIN_SIZES[count].unpack_from(data, at)
+    at += _CHAIN_SIZES[count].size
     chains = []
-    for _ in range(count):
-        ratchet_key, chain_key, index, skipped = _CHAIN.unpack_from(data, at)
-        start = at + _CHAIN.size
-        at = start + skipped * _SKIPPED_SIZE
-        chains.append(ReceivingChain(ratchet_key, chain_key, index, data[start:at]))
-    if at > len(data):
+    for size in sizes:
+        chains.append(data[at : at + size])
+        at += size
+    if at > len(data) or not all(map(is_chain_size, sizes)):
         raise CorruptRecord("session is truncated")
     return Session(
         Parties(local, remote, base, local_id, remote_id),

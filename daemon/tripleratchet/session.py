@@ -8,7 +8,7 @@ Source: facts/signal-session.md sections 6, 9 and 10.1.
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import double, keys, post_quantum
 from .address import Address, binding, same_account
@@ -27,8 +27,7 @@ from .post_quantum import PostQuantum
 from .pqxdh import Offer, Secrets
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Parties:
+class Parties(NamedTuple):
     """What a session was made with and keeps for life."""
 
     local_identity: bytes
@@ -37,9 +36,11 @@ class Parties:
     local_registration_id: int
     remote_registration_id: int
 
+    def __repr__(self) -> str:
+        return keys.hidden(self)
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Pending:
+
+class Pending(NamedTuple):
     """What every message repeats until the peer has answered once."""
 
     pre_key_id: int | None
@@ -48,15 +49,20 @@ class Pending:
     kyber_ciphertext: bytes
     created_seconds: int
 
+    def __repr__(self) -> str:
+        return keys.hidden(self)
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Session:
+
+class Session(NamedTuple):
     """The whole state of one session."""
 
     parties: Parties
     ratchet: Ratchet
     pending: Pending | None
     post_quantum: PostQuantum
+
+    def __repr__(self) -> str:
+        return keys.hidden(self)
 
     def acknowledged(self) -> Session:
         """The same session without pending pre-key information."""
@@ -83,7 +89,7 @@ def start_initiator(
         root_key,
         0,
         SendingChain(private, public, sending_key, 0),
-        (ReceivingChain(signed_pre_key, secrets.chain_key, 0, b""),),
+        (ReceivingChain(signed_pre_key, secrets.chain_key, 0, b"").encode(),),
     )
     pq = post_quantum.start(secrets.auth_key, initiator=True, max_jump=max_jump)
     return Session(parties, ratchet, pending, pq)
@@ -124,7 +130,7 @@ def seal(
         parties.local_identity,
         parties.remote_identity,
         ratchet_key=chain.public,
-        counter=chain.index - 1,
+        counter=chain.counter - 1,
         previous_counter=ratchet.previous_counter,
         ciphertext=double.encrypt_block(cipher_key, iv, plaintext),
         pq_ratchet=pq_message,

@@ -36,7 +36,11 @@ def read_fields(data: bytes, known: Mapping[int, int]) -> dict[int, int | bytes]
         elif known[number] != wire_type:
             raise InvalidProtobufEncoding(f"field {number} has another wire type")
         else:
-            value, at = _varint(data, at)
+            value = data[at] if at < end else 0x80
+            if value < 0x80:
+                at += 1
+            else:
+                value, at = _varint(data, at)
             if wire_type == BYTES:
                 start, at = at, at + value
                 if at > end:
