@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from letterlockd.errors import BrokenInvariant
 from letterlockd.store.limits import MAX_KEY_BYTES
 from letterlockd.store.port import (

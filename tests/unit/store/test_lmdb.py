@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
 from letterlockd.store.lmdb.front import LmdbStore
 from letterlockd.store.lmdb.verify import verify
+
 from tests.unit.store.contract import TABLES, StoreContract
 
 

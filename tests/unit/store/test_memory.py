@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-
 from letterlockd.store.memory import MemoryStore
 from letterlockd.store.port import Delete, Put, Store, StoreFull, StoreUnavailable
+
 from tests.unit.store.contract import PEOPLE, TABLES, StoreContract
 
 

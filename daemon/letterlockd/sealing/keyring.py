@@ -1,0 +1,234 @@
+"""All keys of one store: long-term keys per scope, and day keys that take their messages along.
+
+    master key (provider)
+    └── scope key       one for each business, one store-wide; as long as the business exists
+        └── day key     random, one for each scope and UTC day of *expiry*
+
+    1 master-check  b"check" → sealed check value, then the master key's id as text
+    2 scope-keys    b"s" scope → key wrapped by the provider
+    3 day-keys      b"s" scope, be32 day → 4 random bytes of the id, then the key sealed under the
+                    scope key; expires at the end of the day
+
+A message is sealed under (a subkey of) the day key of the day it expires. When that day is over
+the sweeper removes the record and the caches forget the key: every copy of the message that is
+left is noise then (I4).
+
+It never hands out a key before the record that holds it is durable, or the message could
+outlive its key by a crash. It knows nothing of messages.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
+
+from letterlockd.clock import Clock
+from letterlockd.errors import BrokenInvariant
+from letterlockd.sealing.errors import KeyDestroyed, MasterKeyFault, SealBroken
+from letterlockd.sealing.provider import KeyProvider
+from letterlockd.sealing.seal import KEY_BYTES, place, seal, unseal
+from letterlockd.store.port import ABSENT, Check, Put, Store, Table
+
+__all__ = ["DAY_MS", "STORE_SCOPE", "TABLES", "DayKey", "Keyring"]
+
+MASTER_CHECK = Table("master-check", 1, expires=False)
+SCOPE_KEYS = Table("scope-keys", 2, expires=False)
+DAY_KEYS = Table("day-keys", 3, expires=True)
+
+TABLES = (MASTER_CHECK, SCOPE_KEYS, DAY_KEYS)
+"""Every store with a keyring is opened with these among its tables."""
+
+STORE_SCOPE = b""
+"""The scope of what belongs to no single business."""
+
+DAY_MS = 86_400_000
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+_CHECK_KEY = b"check"
+_CHECK_VALUE = b"letterlock master key check"
+_SCOPE_BYTES = (0, 16)
+_DAY_BYTES = 4
+_RANDOM_ID_BYTES = 4
+
+_MAX_SCOPE_KEYS = 4_096
+_MAX_DAY_KEYS = 65_536
+"""Some 13 MB; a business has at most 31 living day keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class DayKey:
+    """`id` (8 bytes) is stored beside what `key` (32 bytes) sealed, to find it again."""
+
+    id: bytes
+    key: bytes = field(repr=False)
+
+
+class Keyring:
+    """Keys of one store. Open with `Keyring.open`, which proves the master key."""
+
+    def __init__(
+        self,
+        store: Store,
+        provider: KeyProvider,
+        clock: Clock,
+        *,
+        random: Callable[[int], bytes],
+    ) -> None:
+        self._store = store
+        self._provider = provider
+        self._clock = clock
+        self._random = random
+        self._scope_keys: OrderedDict[bytes, bytes] = OrderedDict()
+        self._day_keys: OrderedDict[tuple[bytes, int], DayKey] = OrderedDict()
+
+    @classmethod
+    async def open(
+        cls,
+        store: Store,
+        provider: KeyProvider,
+        clock: Clock,
+        *,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> Self:
+        """The keyring of `store`; its first opening binds the store to the master key.
+
+        Raises `MasterKeyFault` (MASTER_KEY_WRONG) when the store belongs to another one.
+        """
+        context = place(MASTER_CHECK.number, _CHECK_KEY)
+        sealed = await provider.wrap(_CHECK_VALUE, context)
+        value = len(sealed).to_bytes(2, "big") + sealed + provider.key_id.encode()
+        stored = await _create_or_read(store, Put(MASTER_CHECK, _CHECK_KEY, value))
+        if stored is not None:
+            await _prove(provider, stored, context)
+        return cls(store, provider, clock, random=random)
+
+    async def scope_key(self, scope: bytes) -> bytes:
+        """The long-term 32-byte key of a scope (16-byte business id, or `STORE_SCOPE`); made
+        durable on first use."""
+        cached = self._scope_keys.get(scope)
+        if cached is not None:
+            self._scope_keys.move_to_end(scope)
+            return cached
+        record_key = _scope_record(scope)
+        context = place(SCOPE_KEYS.number, record_key)
+        record = await self._store.get(SCOPE_KEYS, record_key)
+        if record is not None:
+            key = await self._provider.unwrap(record.value, context)
+        else:
+            key = self._random(KEY_BYTES)
+            wrapped = await self._provider.wrap(key, context)
+            other = await _create_or_read(self._store, Put(SCOPE_KEYS, record_key, wrapped))
+            if other is not None:
+                key = await self._provider.unwrap(other, context)
+        _remember(self._scope_keys, scope, key, _MAX_SCOPE_KEYS)
+        return key
+
+    async def day_key(self, scope: bytes, expires_at_ms: int) -> DayKey:
+        """The key for what expires at `expires_at_ms` in `scope`; made durable on first use.
+
+        Raises `KeyDestroyed` when that day is over already.
+        """
+        day = expires_at_ms // DAY_MS
+        self._check_alive(day)
+        cached = self._day_keys.get((scope, day))
+        if cached is not None:
+            self._day_keys.move_to_end((scope, day))
+            return cached
+        return await self._stored_day_key(scope, day) or await self._new_day_key(scope, day)
+
+    async def day_key_by_id(self, scope: bytes, id: bytes) -> DayKey:  # noqa: A002
+        """The key that sealed something under this id. Raises `KeyDestroyed` when it is gone."""
+        if len(id) != _DAY_BYTES + _RANDOM_ID_BYTES:
+            raise SealBroken("a day key's id has 8 bytes")
+        day = int.from_bytes(id[:_DAY_BYTES], "big")
+        self._check_alive(day)
+        found = self._day_keys.get((scope, day)) or await self._stored_day_key(scope, day)
+        if found is None or found.id != id:
+            raise _destroyed()
+        return found
+
+    def forget_before(self, now_ms: int) -> None:
+        """Drop the day keys whose day is over at `now_ms` from memory, as the sweeper does on
+        disk."""
+        ended = [place for place in self._day_keys if _end_of(place[1]) <= now_ms]
+        for scope_and_day in ended:
+            del self._day_keys[scope_and_day]
+
+    def _check_alive(self, day: int) -> None:
+        if _end_of(day) <= self._clock.now_ms():
+            raise _destroyed()
+
+    async def _stored_day_key(self, scope: bytes, day: int) -> DayKey | None:
+        record = await self._store.get(DAY_KEYS, _day_record(scope, day))
+        return None if record is None else await self._opened(scope, day, record.value)
+
+    async def _new_day_key(self, scope: bytes, day: int) -> DayKey:
+        record_key = _day_record(scope, day)
+        id_part, key = self._random(_RANDOM_ID_BYTES), self._random(KEY_BYTES)
+        context = place(DAY_KEYS.number, record_key) + id_part
+        value = id_part + seal(await self.scope_key(scope), key, context)
+        put = Put(DAY_KEYS, record_key, value, _end_of(day))
+        return await self._opened(scope, day, await _create_or_read(self._store, put) or value)
+
+    async def _opened(self, scope: bytes, day: int, value: bytes) -> DayKey:
+        id_part, sealed = value[:_RANDOM_ID_BYTES], value[_RANDOM_ID_BYTES:]
+        context = place(DAY_KEYS.number, _day_record(scope, day)) + id_part
+        key = unseal(await self.scope_key(scope), sealed, context)
+        day_key = DayKey(day.to_bytes(_DAY_BYTES, "big") + id_part, key)
+        _remember(self._day_keys, (scope, day), day_key, _MAX_DAY_KEYS)
+        return day_key
+
+
+async def _create_or_read(store: Store, put: Put) -> bytes | None:
+    """Create a record durably; None if that was done, or the value that was there before."""
+    (conflict,) = await store.commit([[Check(put.table, put.key, ABSENT), put]])
+    if conflict is None:
+        return None
+    record = await store.get(put.table, put.key)
+    if record is None:
+        raise _destroyed()  # swept between the two: its day ended just now
+    return record.value
+
+
+async def _prove(provider: KeyProvider, stored: bytes, context: bytes) -> None:
+    sealed_end = 2 + int.from_bytes(stored[:2], "big")
+    try:
+        proven = await provider.unwrap(stored[2:sealed_end], context) == _CHECK_VALUE
+    except SealBroken:
+        proven = False
+    if not proven:
+        raise MasterKeyFault(
+            f"the store was sealed with master key {stored[sealed_end:].decode()}, "
+            f"this one is {provider.key_id}",
+            reason="MASTER_KEY_WRONG",
+        )
+
+
+def _remember(cache: OrderedDict[_K, _V], at: _K, value: _V, bound: int) -> None:
+    cache[at] = value
+    cache.move_to_end(at)
+    while len(cache) > bound:
+        cache.popitem(last=False)
+
+
+def _scope_record(scope: bytes) -> bytes:
+    if len(scope) not in _SCOPE_BYTES:
+        raise BrokenInvariant("key scope: 16 bytes, or none for the whole store")
+    return b"s" + scope
+
+
+def _day_record(scope: bytes, day: int) -> bytes:
+    return _scope_record(scope) + day.to_bytes(_DAY_BYTES, "big")
+
+
+def _end_of(day: int) -> int:
+    return (day + 1) * DAY_MS
+
+
+def _destroyed() -> KeyDestroyed:
+    return KeyDestroyed("the key is destroyed: its retention day is over")

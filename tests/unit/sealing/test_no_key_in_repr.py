@@ -1,0 +1,49 @@
+"""I5: no object of the sealing room shows a key when it is printed or raised."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import letterlockd.sealing
+from letterlockd.sealing.errors import KeyDestroyed, MasterKeyFault, SealBroken
+from letterlockd.sealing.keyring import TABLES, DayKey, Keyring
+from letterlockd.sealing.provider import FileKeyProvider, KeyProvider
+from letterlockd.store.memory import MemoryStore
+
+from tests.harness.clock import FakeClock
+
+
+async def _secret_bearing(tmp_path: Path) -> dict[type, tuple[object, list[bytes]]]:
+    """An object of every class of the room that holds keys, and the keys it holds."""
+    provider = FileKeyProvider(tmp_path / "master.key")
+    ring = await Keyring.open(MemoryStore(TABLES), provider, FakeClock())
+    scope_key = await ring.scope_key(b"")
+    day_key = await ring.day_key(b"", FakeClock().now_ms())
+    return {
+        FileKeyProvider: (provider, [provider._key]),
+        Keyring: (ring, [scope_key, day_key.key]),
+        DayKey: (day_key, [day_key.key]),
+    }
+
+
+def _classes() -> set[type]:
+    found: set[type] = set()
+    for module_info in pkgutil.iter_modules(letterlockd.sealing.__path__, "letterlockd.sealing."):
+        module = importlib.import_module(module_info.name)
+        for _, member in inspect.getmembers(module, inspect.isclass):
+            if member.__module__ == module.__name__:
+                found.add(member)
+    return found
+
+
+async def test_every_class_is_known_and_shows_no_key(tmp_path: Path) -> None:
+    holders = await _secret_bearing(tmp_path)
+    assert _classes() == set(holders) | {KeyProvider, SealBroken, KeyDestroyed, MasterKeyFault}
+    for shown, keys in holders.values():
+        for key in keys:
+            for text in (repr(shown), str(shown), f"{shown}"):
+                assert repr(key)[2:-1] not in text
+                assert key.hex() not in text
