@@ -112,8 +112,8 @@ class StoredInbound(_message.Message):
     """Sending device, 1 to 127."""
     message_id: _builtins.bytes
     """Message id of the envelope, 16 bytes."""
-    day_key_id: _builtins.int
-    """Names the day key."""
+    day_key_id: _builtins.bytes
+    """Names the day key, 8 bytes."""
     sealed_payload: _builtins.bytes
     """A serialised letterlock.content.v1.Payload under the day key; context: conversation || message id."""
     sealed_number: _builtins.bytes
@@ -125,7 +125,7 @@ class StoredInbound(_message.Message):
         *,
         device_id: _builtins.int = ...,
         message_id: _builtins.bytes = ...,
-        day_key_id: _builtins.int = ...,
+        day_key_id: _builtins.bytes = ...,
         sealed_payload: _builtins.bytes = ...,
         sealed_number: _builtins.bytes = ...,
     ) -> None: ...

@@ -1,0 +1,90 @@
+"""Bounds of the business contract and of its streams, each with what goes wrong on either side.
+
+One place, so that the contract's comments, the checks and the tests can be held against each other.
+Knows nothing of gRPC and of storage.
+"""
+
+from __future__ import annotations
+
+MAX_IDEMPOTENCY_KEY_CHARS = 64
+"""A UUID, a ULID or a prefixed row id fits; the key is stored for the whole retention period with
+every message, so a longer one would cost more than the status record it names."""
+
+MAX_CALLER_TAG_BYTES = 128
+"""Given back with each status update, so it is paid up to four times a message; room for a
+reference, not for content."""
+
+MAX_TEXT_BYTES = 16_384
+"""The longest text that a padded ratchet message carries within one device envelope (64 KiB at the
+relay) with room for its framing; longer texts belong into media."""
+
+MAX_RECEIPT_IDS = 100
+"""A screenful of messages read at once; a receipt costs one status change for each id."""
+
+MESSAGE_ID_BYTES = 16
+"""A UUID."""
+
+MAX_EMOJI_BYTES = 64
+"""The longest joined emoji sequences of Unicode take some 40 bytes."""
+
+MIN_TIME_TO_LIVE_MS = 1_000
+"""Below this the commit and the way to the relay alone may use it up."""
+
+MAX_BATCH_MESSAGES = 256
+"""Beyond some 256 messages a frame the cost of the frame is spread thin enough; a larger one only
+holds up its neighbours on the event loop."""
+
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""256 texts of full length; also what one frame may hold in memory before flow control acts."""
+
+MAX_UNANSWERED = 4_096
+"""Messages of one Send stream that were taken in and not answered yet. At 5,000 messages/s and a
+commit of 50 ms some 250 are open; far more only grows memory, far less idles the workers."""
+
+PAUSE_UNANSWERED = MAX_UNANSWERED - MAX_BATCH_MESSAGES
+"""Where reading pauses: a whole further batch still fits below `MAX_UNANSWERED`."""
+
+RESUME_UNANSWERED = PAUSE_UNANSWERED * 4 // 5
+"""Where reading goes on: well below the pause level, so that a stream at its bound does not switch
+with every answer."""
+
+DEFAULT_WINDOW = 1_000
+"""Events out at a time when the caller does not say."""
+
+MAX_WINDOW = 10_000
+"""Events that one Receive stream may have out: what a caller that never acknowledges costs here
+is one id each."""
+
+MAX_ACK_IDS = 10_000
+"""Event ids in one frame of acknowledgements: a whole window."""
+
+MAX_FRAME_RESULTS = 256
+"""Answers or events in one frame to the caller, as for batches."""
+
+MAX_FRAME_BYTES = 1024 * 1024
+"""Content in one frame of events: stays below the 4 MiB that gRPC clients accept by default, and
+bounds what a slow reader has in our write buffer."""
+
+MAX_KEY_ECHO_CHARS = 256
+"""A malformed idempotency key is given back up to here, so that a caller can find its mistake but
+cannot make us repeat megabytes."""
+
+MAX_ROW_EVENTS = 256
+"""Events of one inbox row: acknowledging a part of a row keeps one bit for each in memory."""
+
+MAX_PARTIAL_ROWS = 65_536
+"""Inbox rows of which a part is acknowledged, over all streams. Beyond it the oldest are forgotten
+and their acknowledged events come again, marked as redelivered."""
+
+MAX_GIVEN_RANGES = 128
+"""Ranges of given events remembered for each business number. Beyond it the two oldest are joined,
+which may mark an event in between as redelivered though it was not."""
+
+READ_ROWS = 256
+"""Inbox rows read at a time: 4 MiB at most with full texts."""
+
+DRAIN_GRACE_MS = 10_000
+"""How long a draining Receive stream still takes acknowledgements."""
+
+REVOCATION_CHECK_S = 0.5
+"""How often open streams are held against the registry: the contract promises a second."""
