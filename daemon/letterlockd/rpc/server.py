@@ -1,0 +1,173 @@
+"""A role's gRPC server: TLS, bounds, health, reflection, and its end.
+
+Built from whatever servicers a role has; knows their services by the generated base class and
+nothing of what they do. Starting and draining order of the whole process is `app`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from letterlock.relay.v1 import (
+    accounts_pb2_grpc,
+    keys_pb2_grpc,
+    mailbox_pb2_grpc,
+)
+from letterlock.v1 import businesses_pb2_grpc, messaging_pb2_grpc
+
+from letterlockd.errors import BrokenInvariant, EnvironmentFault
+from letterlockd.rpc.interceptors import Authenticator, Gatekeeper, Revocations
+from letterlockd.rpc.tls import ServerIdentity
+
+__all__ = ["OPEN_METHODS", "Limits", "ListenFault", "RpcServer"]
+
+_HEALTH_SERVICE = "/grpc.health.v1.Health/"
+_REFLECTION_SERVICE = "/grpc.reflection.v1alpha.ServerReflection/"
+
+OPEN_METHODS = frozenset(
+    {
+        _HEALTH_SERVICE,
+        "/letterlock.relay.v1.Accounts/RequestVerification",
+        "/letterlock.relay.v1.Accounts/Register",
+        "/letterlock.relay.v1.Accounts/LinkDevice",
+    }
+)
+"""What can be called without a token: what one needs to come by a token, and health."""
+
+_ADDERS: tuple[tuple[str, type, Callable[[Any, grpc.aio.Server], None]], ...] = (
+    (
+        "letterlock.v1.Messaging",
+        messaging_pb2_grpc.MessagingServicer,
+        messaging_pb2_grpc.add_MessagingServicer_to_server,
+    ),
+    (
+        "letterlock.v1.Businesses",
+        businesses_pb2_grpc.BusinessesServicer,
+        businesses_pb2_grpc.add_BusinessesServicer_to_server,
+    ),
+    (
+        "letterlock.relay.v1.Accounts",
+        accounts_pb2_grpc.AccountsServicer,
+        accounts_pb2_grpc.add_AccountsServicer_to_server,
+    ),
+    (
+        "letterlock.relay.v1.Keys",
+        keys_pb2_grpc.KeysServicer,
+        keys_pb2_grpc.add_KeysServicer_to_server,
+    ),
+    (
+        "letterlock.relay.v1.Mailbox",
+        mailbox_pb2_grpc.MailboxServicer,
+        mailbox_pb2_grpc.add_MailboxServicer_to_server,
+    ),
+)
+
+
+class ListenFault(EnvironmentFault):
+    """The address cannot be listened on: in use, not this machine's, or not allowed."""
+
+    reason = "LISTEN_FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one server.
+
+    `message_bytes`: a frame, either way; `calls`: calls in flight in the process (a stream is one);
+    `streams_per_connection`: HTTP/2 streams; `metadata_bytes`: headers of one call;
+    `keepalive_s`: silence after which a connection is probed, and lost 20 s later.
+    """
+
+    message_bytes: int = 5 * 1024 * 1024
+    calls: int = 20_000
+    streams_per_connection: int = 256
+    metadata_bytes: int = 16 * 1024
+    keepalive_s: int = 60
+
+
+class RpcServer:
+    """One listening server. `start` once, then `drain` once."""
+
+    def __init__(
+        self,
+        servicers: Iterable[object],
+        *,
+        listen: str,
+        identity: ServerIdentity,
+        authenticator: Authenticator,
+        revocations: Revocations | None = None,
+        limits: Limits,
+        reflect: bool,
+    ) -> None:
+        self._listen = listen
+        open_methods = OPEN_METHODS | ({_REFLECTION_SERVICE} if reflect else frozenset())
+        self.gatekeeper = Gatekeeper(
+            authenticator,
+            open_methods=open_methods,
+            max_calls=limits.calls,
+            revocations=revocations,
+        )
+        self._server = grpc.aio.server(
+            interceptors=[self.gatekeeper], options=_channel_options(limits)
+        )
+        self._services = _add(servicers, self._server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if reflect:
+            names = [*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, self._server)
+        self.port = self._bind(identity)
+
+    async def start(self) -> None:
+        """Listen and report SERVING."""
+        await self._server.start()
+        for service in ("", *self._services):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def drain(self, grace_s: float) -> None:
+        """Report NOT_SERVING, refuse new calls, let running ones end within `grace_s`, then cancel
+        them. Returns when the last handler is done."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+    def _bind(self, identity: ServerIdentity) -> int:
+        credentials = grpc.ssl_server_credentials([(identity.private_key, identity.chain)])
+        try:
+            port = self._server.add_secure_port(self._listen, credentials)
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            raise ListenFault(f"cannot listen on {self._listen}: is another daemon running there?")
+        return port
+
+
+def _add(servicers: Iterable[object], server: grpc.aio.Server) -> list[str]:
+    names = []
+    for servicer in servicers:
+        matching = [entry for entry in _ADDERS if isinstance(servicer, entry[1])]
+        if not matching:
+            raise BrokenInvariant(f"{type(servicer).__name__} serves no known service")
+        for name, _, add in matching:
+            add(servicer, server)
+            names.append(name)
+    return names
+
+
+def _channel_options(limits: Limits) -> Sequence[tuple[str, int]]:
+    return (
+        ("grpc.so_reuseport", 0),  # a second daemon on the port is refused, not half served
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_send_message_length", limits.message_bytes),
+        ("grpc.max_metadata_size", limits.metadata_bytes),
+        ("grpc.max_concurrent_streams", limits.streams_per_connection),
+        ("grpc.keepalive_time_ms", limits.keepalive_s * 1000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    )
