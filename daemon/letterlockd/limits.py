@@ -85,6 +85,3 @@ READ_ROWS = 256
 
 DRAIN_GRACE_MS = 10_000
 """How long a draining Receive stream still takes acknowledgements."""
-
-REVOCATION_CHECK_S = 0.5
-"""How often open streams are held against the registry: the contract promises a second."""
