@@ -208,4 +208,6 @@ def _decode_pending(data: bytes, at: int) -> Pending:
     has_pre_key, pre_key_id, signed_id, kyber_id, created, ciphertext = _PENDING.unpack_from(
         data, at
     )
+    if has_pre_key > 1:
+        raise CorruptRecord("pending flag out of range")
     return Pending(pre_key_id if has_pre_key else None, signed_id, kyber_id, ciphertext, created)

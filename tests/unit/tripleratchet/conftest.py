@@ -11,8 +11,9 @@ from typing import Any
 import tripleratchet as tr
 from tripleratchet import CiphertextMessage, SessionRecord
 
+from tests.harness.ratchet import NOW_MS, Keyring
+
 VECTORS = Path(__file__).parents[2] / "vectors"
-NOW_MS = 1_700_000_000_000
 
 
 def load(name: str) -> list[dict[str, Any]]:
@@ -49,39 +50,6 @@ class Scripted:
     @property
     def used_up(self) -> bool:
         return not self._values
-
-
-@dataclass
-class Keyring:
-    """Private pre-keys by id, with one-time deletion and the last-resort memory of a caller."""
-
-    ec: dict[int, tr.PreKey] = field(default_factory=dict)
-    signed: dict[int, tr.SignedPreKey] = field(default_factory=dict)
-    kyber: dict[int, tr.KyberPreKey] = field(default_factory=dict)
-    seen: set[tuple[int, int, bytes]] = field(default_factory=set)
-
-    def pre_key(self, id_: int, /) -> tr.PreKey:
-        if id_ not in self.ec:
-            raise tr.InvalidPreKeyId("unknown")
-        return self.ec[id_]
-
-    def signed_pre_key(self, id_: int, /) -> tr.SignedPreKey:
-        if id_ not in self.signed:
-            raise tr.InvalidSignedPreKeyId("unknown")
-        return self.signed[id_]
-
-    def kyber_pre_key(self, id_: int, /) -> tr.KyberPreKey:
-        if id_ not in self.kyber:
-            raise tr.InvalidKyberPreKeyId("unknown")
-        return self.kyber[id_]
-
-    def use(self, used: tr.UsedPreKeys) -> None:
-        triple = (used.kyber_pre_key_id, used.signed_pre_key_id, used.base_key)
-        if triple in self.seen:
-            raise tr.InvalidMessage("replay of a last-resort pre-key message")
-        self.seen.add(triple)
-        if used.pre_key_id is not None:
-            del self.ec[used.pre_key_id]
 
 
 @dataclass

@@ -1,0 +1,137 @@
+"""Every limit of the session layer, on both of its sides."""
+
+from __future__ import annotations
+
+import pytest
+import tripleratchet as tr
+from tripleratchet import limits
+
+from tests.harness.ratchet import Device, pair
+
+_MESSAGES_OF_ONE_JUMP = 300
+
+
+def _sent(sender: Device, receiver: Device, count: int) -> list[tr.CiphertextMessage]:
+    record, messages = sender.record(receiver), []
+    for number in range(count):
+        assert record is not None
+        record, message = tr.encrypt(
+            record,
+            local=sender.local,
+            remote=receiver.address,
+            plaintext=str(number).encode(),
+            now_ms=sender.now_ms,
+            random=sender.random,
+        )
+        messages.append(message)
+    assert record is not None
+    sender.records[receiver.address] = record.to_bytes()
+    return messages
+
+
+@pytest.mark.parametrize("device", [0, 128, -1])
+def test_a_device_number_out_of_range(device: int) -> None:
+    with pytest.raises(tr.InvalidAddress):
+        tr.Address("+14155550100", device)
+
+
+def test_forward_jump_and_skipped_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tripleratchet.session.MAX_FORWARD_JUMP", _MESSAGES_OF_ONE_JUMP)
+    monkeypatch.setattr("tripleratchet.double.MAX_SKIPPED_SEEDS", 200)
+    one, other = pair()
+    messages = _sent(one, other, _MESSAGES_OF_ONE_JUMP + 2)
+    with pytest.raises(tr.InvalidMessage):
+        other.decrypt(one, messages[_MESSAGES_OF_ONE_JUMP + 1])
+    assert other.decrypt(one, messages[_MESSAGES_OF_ONE_JUMP]) == b"300"
+    with pytest.raises(tr.DuplicatedMessage):  # trimmed seeds answer as used ones do
+        other.decrypt(one, messages[_MESSAGES_OF_ONE_JUMP - 201])
+    assert other.decrypt(one, messages[_MESSAGES_OF_ONE_JUMP - 200]) == b"100"
+    assert other.decrypt(one, messages[_MESSAGES_OF_ONE_JUMP - 1]) == b"299"
+    assert other.decrypt(one, messages[_MESSAGES_OF_ONE_JUMP + 1]) == b"301"
+
+
+def test_the_limits_are_those_of_the_protocol() -> None:
+    assert (limits.MAX_FORWARD_JUMP, limits.MAX_SKIPPED_SEEDS) == (25_000, 2_000)
+    assert (limits.MAX_RECEIVING_CHAINS, limits.MAX_ARCHIVED_SESSIONS) == (5, 40)
+    assert limits.MAX_UNACKNOWLEDGED_SECONDS == 2_592_000
+
+
+@pytest.mark.parametrize(
+    ("addresses", "allowed"),
+    [
+        (("9d0652a3-dcc3-4d11-975f-74d61598733f",) * 2, True),
+        (("9d0652a3-dcc3-4d11-975f-74d61598733f", "9D0652A3-DCC3-4D11-975F-74D61598733F"), True),
+        (("+14155550100",) * 2, False),
+    ],
+)
+def test_only_a_session_with_oneself_may_jump_further(
+    addresses: tuple[str, str], *, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tripleratchet.session.MAX_FORWARD_JUMP", 5)
+    one, other = Device.create(addresses[0], 1), Device.create(addresses[1], 2)
+    other.local = tr.LocalParty(other.address, one.local.identity, 1)
+    one.start(other)
+    other.decrypt(one, one.encrypt(other, b"first"))
+    far = _sent(one, other, 7)[-1]
+    if allowed:
+        assert other.decrypt(one, far) == b"6"
+    else:
+        with pytest.raises(tr.InvalidMessage):
+            other.decrypt(one, far)
+
+
+def test_receiving_chains() -> None:
+    one, other = pair()
+    late = []
+    for turn in range(limits.MAX_RECEIVING_CHAINS):
+        late.append(one.encrypt(other, f"late {turn}".encode()))
+        other.decrypt(one, one.encrypt(other, b"turn"))
+        one.decrypt(other, other.encrypt(one, b"and back"))
+    for turn, message in enumerate(late):
+        assert other.decrypt(one, message) == f"late {turn}".encode()
+    forgotten = one.encrypt(other, b"forgotten")
+    for _ in range(limits.MAX_RECEIVING_CHAINS + 1):
+        other.decrypt(one, one.encrypt(other, b"turn"))
+        one.decrypt(other, other.encrypt(one, b"and back"))
+    with pytest.raises(tr.InvalidMessage):
+        other.decrypt(one, forgotten)
+
+
+def test_archived_sessions() -> None:
+    one, other = Device.create("one"), Device.create("other")
+    firsts = []
+    for number in range(limits.MAX_ARCHIVED_SESSIONS + 2):
+        one.start(other, other.bundle(one_time=number))
+        message = one.encrypt(other, f"first {number}".encode())
+        other.decrypt(one, message)
+        firsts.append(_sent(one, other, 1)[0])
+    record = other.record(one)
+    assert record is not None
+    assert len(record.archived) == limits.MAX_ARCHIVED_SESSIONS
+    assert other.decrypt(one, firsts[1]) == b"0"  # promotes the second, drops nothing
+    with pytest.raises(tr.RatchetError):
+        other.decrypt(one, firsts[0])
+
+
+def test_age_of_an_unanswered_session() -> None:
+    one, other = pair(acknowledged=False)
+    one.now_ms += limits.MAX_UNACKNOWLEDGED_SECONDS * 1000
+    one.encrypt(other, b"exactly thirty days")
+    one.now_ms += 1
+    with pytest.raises(tr.SessionNotFound):
+        one.encrypt(other, b"a millisecond more")
+
+
+def test_an_answered_session_has_no_age() -> None:
+    one, other = pair()
+    one.now_ms += 10 * limits.MAX_UNACKNOWLEDGED_SECONDS * 1000
+    assert one.encrypt(other, b"still fine").type == 2
+
+
+def test_a_pre_key_session_sends_pre_key_messages_until_it_is_answered() -> None:
+    one, other = pair(acknowledged=False)
+    messages = [one.encrypt(other, str(number).encode()) for number in range(3)]
+    assert [message.type for message in messages] == [3, 3, 3]
+    assert [other.decrypt(one, messages[number]) for number in (2, 0, 1)] == [b"2", b"0", b"1"]
+    one.decrypt(other, other.encrypt(one, b"answer"))
+    assert one.encrypt(other, b"now").type == 2
