@@ -80,8 +80,11 @@ MAX_GIVEN_RANGES = 128
 """Ranges of given events remembered for each business number. Beyond it the two oldest are joined,
 which may mark an event in between as redelivered though it was not."""
 
-READ_ROWS = 256
-"""Inbox rows read at a time: 4 MiB at most with full texts."""
+MAX_ROW_BYTES = 64 * 1024
+"""Events of one inbox row together, unless a single one is larger: a row is read as a whole."""
+
+READ_ROWS = 64
+"""Inbox rows read at a time: some 4 MiB at most for each stream."""
 
 DRAIN_GRACE_MS = 10_000
 """How long a draining Receive stream still takes acknowledgements."""
