@@ -1,1 +1,55 @@
-"""Letterlock: the public contract and the Python SDK."""
+"""Letterlock: the public contract and the Python SDK.
+
+Names are loaded on first use (PEP 562): `import letterlock.content.v1.content_pb2` happens in
+processes that have no use for gRPC, asyncio or the ratchet, and must not pay for them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from letterlock.admin import AdminClient as AdminClient
+    from letterlock.business import BusinessClient as BusinessClient
+    from letterlock.business import Start as Start
+    from letterlock.errors import LetterlockError as LetterlockError
+    from letterlock.events import Event as Event
+    from letterlock.outgoing import OutgoingMessage as OutgoingMessage
+    from letterlock.outgoing import SendResult as SendResult
+    from letterlock.retry import RetryPolicy as RetryPolicy
+
+_HOME = {
+    "AdminClient": "admin",
+    "BusinessClient": "business",
+    "Event": "events",
+    "LetterlockError": "errors",
+    "OutgoingMessage": "outgoing",
+    "RetryPolicy": "retry",
+    "SendResult": "outgoing",
+    "Start": "business",
+}
+
+__all__ = [
+    "AdminClient",
+    "BusinessClient",
+    "Event",
+    "LetterlockError",
+    "OutgoingMessage",
+    "RetryPolicy",
+    "SendResult",
+    "Start",
+]
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name not in _HOME:
+        raise AttributeError(f"module 'letterlock' has no attribute {name!r}")
+    value: object = getattr(import_module(f"letterlock.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,83 @@
+"""One event of a Receive stream in the caller's hands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from letterlock.content.v1 import content_pb2
+from letterlock.v1 import messaging_pb2
+
+
+class Event:
+    """Something that happened to a business number.
+
+    `kind` is "message", "status", "identity_change", "undecryptable", or "" for a kind that this
+    version does not know: acknowledge it all the same. Of the four attributes of those names one
+    is set. The event is given again, also to the next process, until `ack()` has reached the
+    gateway; keep what you need of it first.
+    """
+
+    __slots__ = ("_ack", "_proto")
+
+    def __init__(self, proto: messaging_pb2.Event, ack: Callable[[str], None]) -> None:
+        self._proto = proto
+        self._ack = ack
+
+    def __repr__(self) -> str:
+        return f"Event({self.event_id!r}, {self.kind!r})"
+
+    @property
+    def event_id(self) -> str:
+        """Names the event; opaque."""
+        return self._proto.event_id
+
+    @property
+    def kind(self) -> str:
+        """Which of the attributes is set."""
+        return self._proto.WhichOneof("kind") or ""
+
+    @property
+    def time(self) -> datetime:
+        """When the gateway recorded it, in UTC."""
+        return self._proto.event_time.ToDatetime(UTC)
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the gateway gave it before: it may have been worked on."""
+        return self._proto.redelivered
+
+    @property
+    def message(self) -> messaging_pb2.InboundMessage | None:
+        """A user wrote."""
+        return self._proto.message if self._proto.HasField("message") else None
+
+    @property
+    def status(self) -> messaging_pb2.StatusUpdate | None:
+        """A sent message got on."""
+        return self._proto.status if self._proto.HasField("status") else None
+
+    @property
+    def identity_change(self) -> messaging_pb2.IdentityChange | None:
+        """A user has a new identity key."""
+        return self._proto.identity_change if self._proto.HasField("identity_change") else None
+
+    @property
+    def undecryptable(self) -> messaging_pb2.UndecryptableMessage | None:
+        """A message of a user was lost."""
+        return self._proto.undecryptable if self._proto.HasField("undecryptable") else None
+
+    @property
+    def content(self) -> content_pb2.Content | None:
+        """What the user said; set for messages."""
+        return self._proto.message.content if self._proto.HasField("message") else None
+
+    @property
+    def text(self) -> str | None:
+        """The text of a message that has one."""
+        content = self.content
+        return content.text.body if content is not None and content.HasField("text") else None
+
+    def ack(self) -> None:
+        """Done with it: it may be forgotten. Returns at once; acks travel in batches."""
+        self._ack(self._proto.event_id)

@@ -1,0 +1,86 @@
+"""What a business hands over to be sent, and what it gets back: values, checked before they leave.
+
+Only what would break a whole stream is checked here; everything else is the gateway's word.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+from letterlock.content.v1 import content_pb2
+from letterlock.errors import InvalidRequest, LetterlockError, TooLarge
+from letterlock.faults import from_refusal
+from letterlock.v1 import messaging_pb2
+
+MAX_MESSAGE_BYTES = 256 * 1024
+"""The largest message that is tried at all. The gateway refuses smaller ones already, one by one;
+this bound keeps any single message from overflowing the frame and cutting the stream for all."""
+
+MAX_KEY_CHARACTERS = 64
+
+
+def new_idempotency_key() -> str:
+    """A key that nobody has used: 32 characters of hex."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """One message to one user.
+
+    `to` is a phone number in E.164 form (it begins with +) or a user id. Either `text` or
+    `content` is given. `time_to_live` is in seconds (not set: the business's retention);
+    `caller_tag` (at most 128 bytes) comes back with each status update.
+    """
+
+    to: str = field(repr=False)
+    text: str | None = field(default=None, repr=False)
+    content: content_pb2.Content | None = field(default=None, repr=False)
+    idempotency_key: str = field(default_factory=new_idempotency_key)
+    time_to_live: float | None = None
+    caller_tag: bytes = field(default=b"", repr=False)
+
+    def to_proto(self) -> messaging_pb2.OutgoingMessage:
+        """The message on the wire. Raises InvalidRequest or TooLarge."""
+        if not 1 <= len(self.idempotency_key) <= MAX_KEY_CHARACTERS:
+            limit = f"1 to {MAX_KEY_CHARACTERS} characters"
+            raise InvalidRequest("unusable key", field="idempotency_key", limit=limit)
+        proto = messaging_pb2.OutgoingMessage(
+            idempotency_key=self.idempotency_key,
+            content=self._content(),
+            caller_tag=self.caller_tag,
+        )
+        if self.to.startswith("+"):
+            proto.phone_number = self.to
+        else:
+            proto.user_id = self.to
+        if self.time_to_live is not None:
+            proto.time_to_live.FromNanoseconds(round(self.time_to_live * 1e9))
+        if proto.ByteSize() > MAX_MESSAGE_BYTES:
+            limit = f"{MAX_MESSAGE_BYTES} bytes"
+            raise TooLarge("message is too large", field="message", limit=limit)
+        return proto
+
+    def _content(self) -> content_pb2.Content:
+        if (self.text is None) == (self.content is None):
+            raise InvalidRequest("nothing to say", field="content", limit="text or content, one")
+        if self.content is not None:
+            return self.content
+        return content_pb2.Content(text=content_pb2.Text(body=self.text or ""))
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """What became of one message: `accepted`, or `error` says why not. Exactly one is set."""
+
+    idempotency_key: str
+    accepted: messaging_pb2.Accepted | None = None
+    error: LetterlockError | None = None
+
+
+def to_result(answer: messaging_pb2.SendResult) -> SendResult:
+    """The gateway's answer as a value."""
+    if answer.HasField("accepted"):
+        return SendResult(answer.idempotency_key, accepted=answer.accepted)
+    return SendResult(answer.idempotency_key, error=from_refusal(answer.refused))
