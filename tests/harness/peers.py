@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,9 +19,9 @@ from typing import Any
 
 import pytest
 
-NODE_PEER = Path(__file__).parents[1] / "interop" / "node"
+from tests.harness.node import NODE_PEER, install_official_client
+
 REQUIRE_TOOLCHAINS = "LETTERLOCK_REQUIRE_TOOLCHAINS"
-_INSTALL_SECONDS = 110
 _STOP_SECONDS = 10
 
 
@@ -128,31 +127,12 @@ def our_peer() -> contextlib.AbstractContextManager[Peer]:
 
 
 def official_peer() -> contextlib.AbstractContextManager[Peer]:
-    """The official client for Node; skips the test (or fails it, see install_node)."""
-    install_node()
-    return running(["node", "peer.mjs"], NODE_PEER)
-
-
-def install_node() -> None:
-    """Install the official client once. Without Node the test is skipped, or failed where
+    """The official client for Node. Without Node the test is skipped, or failed where
     LETTERLOCK_REQUIRE_TOOLCHAINS=1 says that every toolchain must be there."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        missing("node and npm are needed for the official client")
-        return
-    if (NODE_PEER / "node_modules" / ".package-lock.json").exists():
-        return
-    command = [npm, "ci", "--no-audit", "--no-fund"]
-    done = subprocess.run(
-        command,
-        cwd=NODE_PEER,
-        capture_output=True,
-        text=True,
-        timeout=_INSTALL_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        missing(f"npm ci failed for the official client: {done.stderr[-400:]}")
+    problem = install_official_client()
+    if problem is not None:
+        missing(problem)
+    return running(["node", "peer.mjs"], NODE_PEER)
 
 
 def missing(what: str) -> None:
