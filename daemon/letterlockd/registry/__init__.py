@@ -1,1 +1,12 @@
-"""Businesses, their numbers and the tokens that may act for them."""
+"""Businesses, their numbers and the tokens that may act for them.
+
+    room.py        Registry: what the other rooms and the servicer call
+    businesses.py  making, reading and changing businesses
+    senders.py     business number → who may send with it
+    principals.py  bearer token → principal; revocation
+    tokens.py      the text form of tokens and its digest (pure)
+    audit.py       who did what
+    tables.py      the drawn key tree
+
+Holds business information and no message, no content, no user's number and no private key.
+"""

@@ -1,0 +1,144 @@
+"""The `Businesses` service: wire messages to the registry and back.
+
+Decides nothing: who may do what and every limit but the page size is the registry's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf import duration_pb2, timestamp_pb2
+from letterlock.v1 import businesses_pb2, businesses_pb2_grpc
+
+from letterlockd.errors import BrokenInvariant, InvalidField
+from letterlockd.registry.businesses import (
+    DEFAULT_RETENTION_MS,
+    Business,
+    TokenInfo,
+    parse_business_id,
+)
+from letterlockd.registry.principals import Principal
+from letterlockd.registry.room import NumberRegistrar, Registry
+from letterlockd.rpc.caller import current_caller
+
+__all__ = ["BusinessesServicer"]
+
+DEFAULT_PAGE = 100
+MAX_PAGE = 1_000
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
+    """Serves the registry; `registrar` is the gateway's, which makes numbers' identities."""
+
+    def __init__(self, registry: Registry, registrar: NumberRegistrar) -> None:
+        self._registry = registry
+        self._registrar = registrar
+
+    async def CreateBusiness(  # noqa: N802, D102 - see the .proto file, here and below
+        self, request: businesses_pb2.CreateBusinessRequest, context: _Context
+    ) -> businesses_pb2.Business:
+        retention = DEFAULT_RETENTION_MS
+        if request.HasField("retention"):
+            retention = _milliseconds(request.retention)
+        made = await self._registry.create_business(_principal(), request.display_name, retention)
+        return _business(made)
+
+    async def GetBusiness(  # noqa: N802, D102
+        self, request: businesses_pb2.GetBusinessRequest, context: _Context
+    ) -> businesses_pb2.Business:
+        business = parse_business_id(request.business_id)
+        return _business(await self._registry.business(_principal(), business))
+
+    async def ListBusinesses(  # noqa: N802, D102
+        self, request: businesses_pb2.ListBusinessesRequest, context: _Context
+    ) -> businesses_pb2.ListBusinessesResponse:
+        if request.page_size > MAX_PAGE:
+            raise InvalidField("page_size", f"1 to {MAX_PAGE}")
+        page, rest = await self._registry.list_businesses(
+            _principal(),
+            after=_page_start(request.page_token),
+            limit=request.page_size or DEFAULT_PAGE,
+        )
+        return businesses_pb2.ListBusinessesResponse(
+            businesses=[_business(business) for business in page], next_page_token=rest.hex()
+        )
+
+    async def AddNumber(  # noqa: N802, D102
+        self, request: businesses_pb2.AddNumberRequest, context: _Context
+    ) -> businesses_pb2.Business:
+        business = parse_business_id(request.business_id)
+        return _business(
+            await self._registry.add_number(
+                _principal(), business, request.phone_number, self._registrar
+            )
+        )
+
+    async def IssueToken(  # noqa: N802, D102
+        self, request: businesses_pb2.IssueTokenRequest, context: _Context
+    ) -> businesses_pb2.IssueTokenResponse:
+        business = parse_business_id(request.business_id)
+        token, token_id = await self._registry.issue_token(_principal(), business, request.label)
+        return businesses_pb2.IssueTokenResponse(token=token, token_id=token_id)
+
+    async def RevokeToken(  # noqa: N802, D102
+        self, request: businesses_pb2.RevokeTokenRequest, context: _Context
+    ) -> businesses_pb2.RevokeTokenResponse:
+        business = parse_business_id(request.business_id)
+        await self._registry.revoke_token(_principal(), business, request.token_id)
+        return businesses_pb2.RevokeTokenResponse()
+
+
+def _principal() -> Principal:
+    caller = current_caller()
+    if not isinstance(caller, Principal):
+        raise BrokenInvariant("the gateway's callers are principals")
+    return caller
+
+
+def _page_start(page_token: str) -> bytes:
+    if not page_token:
+        return b""
+    try:
+        return parse_business_id(page_token)
+    except InvalidField:
+        raise InvalidField("page_token", "the one of the response before, or empty") from None
+
+
+def _milliseconds(duration: duration_pb2.Duration) -> int:
+    return duration.seconds * 1000 + duration.nanos // 1_000_000
+
+
+def _timestamp(milliseconds: int) -> timestamp_pb2.Timestamp:
+    seconds, rest = divmod(milliseconds, 1000)
+    return timestamp_pb2.Timestamp(seconds=seconds, nanos=rest * 1_000_000)
+
+
+def _business(business: Business) -> businesses_pb2.Business:
+    seconds, rest = divmod(business.retention_ms, 1000)
+    return businesses_pb2.Business(
+        business_id=business.business_id.hex(),
+        display_name=business.display_name,
+        retention=duration_pb2.Duration(seconds=seconds, nanos=rest * 1_000_000),
+        numbers=[
+            businesses_pb2.BusinessNumber(
+                phone_number=number.phone_number,
+                account_id=number.account_id,
+                identity_key=number.identity_key,
+            )
+            for number in business.numbers
+        ],
+        tokens=[_token(token) for token in business.tokens],
+        create_time=_timestamp(business.create_ms),
+    )
+
+
+def _token(token: TokenInfo) -> businesses_pb2.Token:
+    return businesses_pb2.Token(
+        token_id=token.token_id,
+        label=token.label,
+        create_time=_timestamp(token.create_ms),
+        revoke_time=None if token.revoke_ms is None else _timestamp(token.revoke_ms),
+    )
