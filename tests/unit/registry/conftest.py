@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,7 @@ class Registrar:
         self.calls.append(phone_number)
         if self.fault is not None:
             raise self.fault
-        account = AccountId(phone_number.encode().ljust(16, b"#"))
+        account = AccountId(hashlib.sha256(phone_number.encode()).digest()[:16])
         return RegisteredNumber(account, b"\x05" + bytes(32))
 
 
