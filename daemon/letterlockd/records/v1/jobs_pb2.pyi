@@ -32,7 +32,7 @@ class _PreKeyKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PreKeyKind
     PRE_KEY_KIND_SIGNED: _PreKeyKind.ValueType  # 2
     """Signed EC pre-key."""
     PRE_KEY_KIND_KYBER_ONE_TIME: _PreKeyKind.ValueType  # 3
-    """One-time Kyber pre-key."""
+    """One-time Kyber pre-key. Shares one space of key ids with the last-resort ones."""
     PRE_KEY_KIND_KYBER_LAST_RESORT: _PreKeyKind.ValueType  # 4
     """Last-resort Kyber pre-key."""
 
@@ -46,30 +46,67 @@ PRE_KEY_KIND_ONE_TIME: PreKeyKind.ValueType  # 1
 PRE_KEY_KIND_SIGNED: PreKeyKind.ValueType  # 2
 """Signed EC pre-key."""
 PRE_KEY_KIND_KYBER_ONE_TIME: PreKeyKind.ValueType  # 3
-"""One-time Kyber pre-key."""
+"""One-time Kyber pre-key. Shares one space of key ids with the last-resort ones."""
 PRE_KEY_KIND_KYBER_LAST_RESORT: PreKeyKind.ValueType  # 4
 """Last-resort Kyber pre-key."""
 Global___PreKeyKind: _TypeAlias = PreKeyKind  # noqa: Y015
 
+class _PayloadKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PayloadKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PayloadKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAYLOAD_KIND_UNSPECIFIED: _PayloadKind.ValueType  # 0
+    """Not set."""
+    PAYLOAD_KIND_MESSAGE: _PayloadKind.ValueType  # 1
+    """A message for the business."""
+    PAYLOAD_KIND_READ_RECEIPT: _PayloadKind.ValueType  # 2
+    """A read receipt: changes statuses, is not a message."""
+    PAYLOAD_KIND_TYPING: _PayloadKind.ValueType  # 3
+    """A typing sign: of no use in a few seconds."""
+
+class PayloadKind(_PayloadKind, metaclass=_PayloadKindEnumTypeWrapper):
+    """What a decrypted payload is, as far as the front has to treat it differently."""
+
+PAYLOAD_KIND_UNSPECIFIED: PayloadKind.ValueType  # 0
+"""Not set."""
+PAYLOAD_KIND_MESSAGE: PayloadKind.ValueType  # 1
+"""A message for the business."""
+PAYLOAD_KIND_READ_RECEIPT: PayloadKind.ValueType  # 2
+"""A read receipt: changes statuses, is not a message."""
+PAYLOAD_KIND_TYPING: PayloadKind.ValueType  # 3
+"""A typing sign: of no use in a few seconds."""
+Global___PayloadKind: _TypeAlias = PayloadKind  # noqa: Y015
+
 @_typing.final
 class Job(_message.Message):
-    """A batch of conversations for one worker. Every conversation is worked in order, alone."""
+    """A batch for one worker: conversations, or one making of keys. Every conversation is worked in
+    order, alone. A job is a pure question: it changes nothing but its answer, so that a job whose
+    worker died may be asked again as long as its answer was not released.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TASKS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConversationTask]:
-        """The conversations."""
+        """The conversations, each at most once. Bounded by the sender: together at most 32 MiB."""
+
+    @_builtins.property
+    def keys(self) -> Global___KeyTask:
+        """Make keys. Set only when `tasks` is empty."""
 
     def __init__(
         self,
         *,
         tasks: _abc.Iterable[Global___ConversationTask] | None = ...,
+        keys: Global___KeyTask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -91,23 +128,32 @@ class ConversationTask(_message.Message):
     USER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     BUSINESS_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     NOW_MS_FIELD_NUMBER: _builtins.int
+    KEY_OWNER_ID_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     conversation: _builtins.bytes
     """Key of the conversation row, 32 bytes: business account || pseudonym of the user."""
     sealed_record: _builtins.bytes
-    """The sealed conversation record as committed; empty: there is none yet."""
+    """The sealed ConversationRecord as committed; empty: there is none yet."""
     scope_key: _builtins.bytes
-    """Scope key of the business: opens and seals conversation records (derived per conversation) and pre-keys."""
+    """Scope key of the business number, 32 bytes: opens and seals conversation records, the identity and
+    pre-keys, each through a key derived for that use.
+    """
     sealed_identity: _builtins.bytes
-    """The business number's party: see LocalIdentity."""
+    """The business number's sealed LocalIdentity, as a KeyTask made it."""
     day_key: _builtins.bytes
-    """Day key for sealing decrypted content, 32 bytes; set when there is a decrypt step."""
+    """Day key for content, 32 bytes. Required for a decrypt step, and for an encrypt step that has a
+    `content_context`.
+    """
     user_account_id: _builtins.bytes
-    """Key of the pseudonym's user account, 16 bytes: the ratchet name of the remote."""
+    """The user's account, 16 bytes: the ratchet name of the remote."""
     business_account_id: _builtins.bytes
-    """The business account, 16 bytes: the ratchet name of our side."""
+    """The business number's account, 16 bytes: the ratchet name of our side."""
     now_ms: _builtins.int
     """Milliseconds since 1970."""
+    key_owner_id: _builtins.bytes
+    """Whom identity and pre-keys are sealed for: the `account_id` of the KeyTask that made them, which
+    is older than the account. 16 bytes; empty: the account.
+    """
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
         """What to do."""
@@ -123,11 +169,12 @@ class ConversationTask(_message.Message):
         user_account_id: _builtins.bytes = ...,
         business_account_id: _builtins.bytes = ...,
         now_ms: _builtins.int = ...,
+        key_owner_id: _builtins.bytes = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_account_id", b"business_account_id", "conversation", b"conversation", "day_key", b"day_key", "now_ms", b"now_ms", "scope_key", b"scope_key", "sealed_identity", b"sealed_identity", "sealed_record", b"sealed_record", "steps", b"steps", "user_account_id", b"user_account_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_account_id", b"business_account_id", "conversation", b"conversation", "day_key", b"day_key", "key_owner_id", b"key_owner_id", "now_ms", b"now_ms", "scope_key", b"scope_key", "sealed_identity", b"sealed_identity", "sealed_record", b"sealed_record", "steps", b"steps", "user_account_id", b"user_account_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -187,7 +234,9 @@ class Establish(_message.Message):
     BUNDLES_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     identity_key: _builtins.bytes
-    """Public identity key of the account, 33 bytes."""
+    """Public identity key of the account, 33 bytes. When it differs from the known one, the devices
+    without a bundle here are forgotten: their sessions are another person's, or another phone's.
+    """
     complete: _builtins.bool
     """When true, devices that have no bundle here are forgotten."""
     @_builtins.property
@@ -211,23 +260,37 @@ Global___Establish: _TypeAlias = Establish  # noqa: Y015
 
 @_typing.final
 class Encrypt(_message.Message):
-    """Encrypt for every device of the conversation."""
+    """Encrypt for every device that a session is open with."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    SEALED_PAYLOAD_FIELD_NUMBER: _builtins.int
+    CONTENT_CONTEXT_FIELD_NUMBER: _builtins.int
     payload: _builtins.bytes
     """Serialised letterlock.content.v1.Payload, padded."""
+    sealed_payload: _builtins.bytes
+    """The same as an earlier answer sealed it (`Encrypted.sealed_payload`), under this task's day
+    key and `content_context`.
+    """
+    content_context: _builtins.bytes
+    """Context of the sealed payload: conversation (32 bytes) || message id (16). With `payload`: set it
+    when the answer shall bring the payload sealed.
+    """
     def __init__(
         self,
         *,
         payload: _builtins.bytes = ...,
+        sealed_payload: _builtins.bytes = ...,
+        content_context: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "sealed_payload", b"sealed_payload", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_context", b"content_context", "payload", b"payload", "sealed_payload", b"sealed_payload", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["payload", "sealed_payload"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___Encrypt: _TypeAlias = Encrypt  # noqa: Y015
 
@@ -249,10 +312,12 @@ class Decrypt(_message.Message):
     body: _builtins.bytes
     """The ciphertext."""
     content_context: _builtins.bytes
-    """Context to seal the content under (the inbox row's key)."""
+    """Context to seal the content under: conversation (32 bytes) || message id of the envelope (16)."""
     @_builtins.property
     def pre_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedPreKey]:
-        """Private pre-keys that an earlier answer asked for."""
+        """Private pre-keys that an earlier answer asked for. One that does not exist (any more) is given with
+        an empty `sealed`: the step then fails, instead of asking for it again.
+        """
 
     def __init__(
         self,
@@ -280,7 +345,7 @@ class DropDevices(_message.Message):
     DEVICE_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """1 to 127 each."""
+        """1 to 127 each; unknown ones are ignored."""
 
     def __init__(
         self,
@@ -309,7 +374,7 @@ class SealedPreKey(_message.Message):
     key_id: _builtins.int
     """Key id."""
     sealed: _builtins.bytes
-    """Sealed private form."""
+    """The private key (EC 32 bytes, Kyber seed 64), sealed for this account, kind and id."""
     def __init__(
         self,
         *,
@@ -326,28 +391,131 @@ class SealedPreKey(_message.Message):
 Global___SealedPreKey: _TypeAlias = SealedPreKey  # noqa: Y015
 
 @_typing.final
+class KeyTask(_message.Message):
+    """Make pre-keys, and the identity that signs them where there is none yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_KEY_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    SEALED_IDENTITY_FIELD_NUMBER: _builtins.int
+    SIGNED_KEY_ID_FIELD_NUMBER: _builtins.int
+    LAST_RESORT_KEY_ID_FIELD_NUMBER: _builtins.int
+    ONE_TIME_KEY_IDS_FIELD_NUMBER: _builtins.int
+    ONE_TIME_KYBER_KEY_IDS_FIELD_NUMBER: _builtins.int
+    scope_key: _builtins.bytes
+    """Scope key of the business number, 32 bytes."""
+    account_id: _builtins.bytes
+    """The business number's account, 16 bytes."""
+    sealed_identity: _builtins.bytes
+    """The identity that signs; empty: make one, with a registration id."""
+    signed_key_id: _builtins.int
+    """Make a signed EC pre-key with this id."""
+    last_resort_key_id: _builtins.int
+    """Make a last-resort Kyber pre-key with this id."""
+    @_builtins.property
+    def one_time_key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Make one-time EC pre-keys with these ids, at most 100."""
+
+    @_builtins.property
+    def one_time_kyber_key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Make one-time Kyber pre-keys with these ids, at most 100."""
+
+    def __init__(
+        self,
+        *,
+        scope_key: _builtins.bytes = ...,
+        account_id: _builtins.bytes = ...,
+        sealed_identity: _builtins.bytes = ...,
+        signed_key_id: _builtins.int | None = ...,
+        last_resort_key_id: _builtins.int | None = ...,
+        one_time_key_ids: _abc.Iterable[_builtins.int] | None = ...,
+        one_time_kyber_key_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_last_resort_key_id", b"_last_resort_key_id", "_signed_key_id", b"_signed_key_id", "last_resort_key_id", b"last_resort_key_id", "signed_key_id", b"signed_key_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_last_resort_key_id", b"_last_resort_key_id", "_signed_key_id", b"_signed_key_id", "account_id", b"account_id", "last_resort_key_id", b"last_resort_key_id", "one_time_key_ids", b"one_time_key_ids", "one_time_kyber_key_ids", b"one_time_kyber_key_ids", "scope_key", b"scope_key", "sealed_identity", b"sealed_identity", "signed_key_id", b"signed_key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__last_resort_key_id: _TypeAlias = _typing.Literal["last_resort_key_id"]  # noqa: Y015
+    _WhichOneofArgType__last_resort_key_id: _TypeAlias = _typing.Literal["_last_resort_key_id", b"_last_resort_key_id"]  # noqa: Y015
+    _WhichOneofReturnType__signed_key_id: _TypeAlias = _typing.Literal["signed_key_id"]  # noqa: Y015
+    _WhichOneofArgType__signed_key_id: _TypeAlias = _typing.Literal["_signed_key_id", b"_signed_key_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_resort_key_id) -> _WhichOneofReturnType__last_resort_key_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__signed_key_id) -> _WhichOneofReturnType__signed_key_id | None: ...
+
+Global___KeyTask: _TypeAlias = KeyTask  # noqa: Y015
+
+@_typing.final
 class JobResult(_message.Message):
-    """The answer to a Job: one result for each task, in order."""
+    """The answer to a Job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConversationResult]:
-        """The results."""
+        """One result for each task, in order."""
+
+    @_builtins.property
+    def keys(self) -> Global___KeyResult:
+        """Answers `Job.keys`."""
 
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___ConversationResult] | None = ...,
+        keys: Global___KeyResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobResult: _TypeAlias = JobResult  # noqa: Y015
+
+@_typing.final
+class KeyResult(_message.Message):
+    """Keys that were made: public halves to publish, private halves to store first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEALED_IDENTITY_FIELD_NUMBER: _builtins.int
+    IDENTITY_KEY_FIELD_NUMBER: _builtins.int
+    REGISTRATION_ID_FIELD_NUMBER: _builtins.int
+    UPLOAD_FIELD_NUMBER: _builtins.int
+    PRE_KEYS_FIELD_NUMBER: _builtins.int
+    sealed_identity: _builtins.bytes
+    """The sealed LocalIdentity: the given one, or the new one."""
+    identity_key: _builtins.bytes
+    """Public identity key, 33 bytes."""
+    registration_id: _builtins.int
+    """Registration id, 1 to 16,380."""
+    upload: _builtins.bytes
+    """Serialised letterlock.relay.v1.PreKeyUpload with the public keys."""
+    @_builtins.property
+    def pre_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedPreKey]:
+        """The private keys."""
+
+    def __init__(
+        self,
+        *,
+        sealed_identity: _builtins.bytes = ...,
+        identity_key: _builtins.bytes = ...,
+        registration_id: _builtins.int = ...,
+        upload: _builtins.bytes = ...,
+        pre_keys: _abc.Iterable[Global___SealedPreKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_key", b"identity_key", "pre_keys", b"pre_keys", "registration_id", b"registration_id", "sealed_identity", b"sealed_identity", "upload", b"upload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyResult: _TypeAlias = KeyResult  # noqa: Y015
 
 @_typing.final
 class ConversationResult(_message.Message):
@@ -361,7 +529,9 @@ class ConversationResult(_message.Message):
     """The new sealed record; empty: unchanged."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepResult]:
-        """One for each step that was tried, in order. A step that asks for pre-keys ends the task: the rest is not tried."""
+        """One for each step that was tried, in order. A step that asks for pre-keys ends the task: the rest is not
+        tried. Steps before it count, and are in `sealed_record`.
+        """
 
     def __init__(
         self,
@@ -403,7 +573,7 @@ class StepResult(_message.Message):
 
     @_builtins.property
     def failure(self) -> Global___StepFailure:
-        """The step failed; the state is as before it."""
+        """The step failed."""
 
     @_builtins.property
     def pre_keys_needed(self) -> Global___PreKeysNeeded:
@@ -462,18 +632,24 @@ class Encrypted(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENVELOPES_FIELD_NUMBER: _builtins.int
+    SEALED_PAYLOAD_FIELD_NUMBER: _builtins.int
+    sealed_payload: _builtins.bytes
+    """The payload under the day key; set when the step brought `payload` and a `content_context`."""
     @_builtins.property
     def envelopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Serialised letterlock.relay.v1.DeviceEnvelope messages."""
+        """Serialised letterlock.relay.v1.DeviceEnvelope messages, by ascending device. A device whose session
+        was never answered in 30 days is left out; the relay will name it as missing.
+        """
 
     def __init__(
         self,
         *,
         envelopes: _abc.Iterable[_builtins.bytes] | None = ...,
+        sealed_payload: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelopes", b"envelopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelopes", b"envelopes", "sealed_payload", b"sealed_payload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -492,23 +668,34 @@ class Decrypted(_message.Message):
     LAST_RESORT_USE_FIELD_NUMBER: _builtins.int
     IDENTITY_CHANGED_FIELD_NUMBER: _builtins.int
     NEW_DEVICE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SENT_MS_FIELD_NUMBER: _builtins.int
+    TYPING_STARTED_FIELD_NUMBER: _builtins.int
     sealed_payload: _builtins.bytes
-    """Content under the day key: a serialised letterlock.content.v1.Payload."""
+    """Content under the day key: a serialised letterlock.content.v1.Payload, as received. Set for MESSAGE."""
     message_id: _builtins.bytes
     """The payload's message id, 16 bytes."""
     last_resort_use: _builtins.bytes
-    """Set when a last-resort Kyber key was used: identifies this use, for replay detection. 32 bytes."""
+    """Set when a last-resort Kyber key was used: names this use, 32 bytes. When it is known already, the
+    message is a replay, and nothing of this task may be committed.
+    """
     identity_changed: _builtins.bool
     """The identity key differs from the one that this conversation had before."""
     new_device: _builtins.bool
     """The device was not known before."""
+    kind: Global___PayloadKind.ValueType
+    """What it is."""
+    sent_ms: _builtins.int
+    """When the sending end says that it was sent: milliseconds since 1970; 0: it does not say."""
+    typing_started: _builtins.bool
+    """For TYPING: it started (or stopped)."""
     @_builtins.property
     def read_message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Set for a read receipt: the ids that were read. Such a payload is not an inbound message."""
+        """For a READ_RECEIPT: the ids that were read, 1 to 100 of 16 bytes."""
 
     @_builtins.property
     def used_pre_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedPreKey]:
-        """Pre-keys that were used up: one-time ones are to be deleted with this commit."""
+        """One-time pre-keys that were used up: to be deleted with this commit. `sealed` is empty."""
 
     def __init__(
         self,
@@ -520,10 +707,13 @@ class Decrypted(_message.Message):
         last_resort_use: _builtins.bytes = ...,
         identity_changed: _builtins.bool = ...,
         new_device: _builtins.bool = ...,
+        kind: Global___PayloadKind.ValueType = ...,
+        sent_ms: _builtins.int = ...,
+        typing_started: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_changed", b"identity_changed", "last_resort_use", b"last_resort_use", "message_id", b"message_id", "new_device", b"new_device", "read_message_ids", b"read_message_ids", "sealed_payload", b"sealed_payload", "used_pre_keys", b"used_pre_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_changed", b"identity_changed", "kind", b"kind", "last_resort_use", b"last_resort_use", "message_id", b"message_id", "new_device", b"new_device", "read_message_ids", b"read_message_ids", "sealed_payload", b"sealed_payload", "sent_ms", b"sent_ms", "typing_started", b"typing_started", "used_pre_keys", b"used_pre_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -531,21 +721,41 @@ Global___Decrypted: _TypeAlias = Decrypted  # noqa: Y015
 
 @_typing.final
 class StepFailure(_message.Message):
-    """Why a step failed: the class name of facts/signal-session.md section 13, never content."""
+    """Why a step failed: never content. The state is as before the step, except with `opened`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """For example "DuplicatedMessage", "InvalidMessage", "SessionNotFound", "BadPreKeys", "BadPayload"."""
+    """The class name of the ratchet's verdict (facts of the session protocol, "what bad input yields":
+    "DuplicatedMessage", "InvalidMessage", "SessionNotFound", "SignatureValidationFailed", …), or
+    one of ours:
+    "BadBundle": a bundle that is not one;
+    "BadPayload": it decrypted, but is no Payload within its limits; `opened` is set;
+    "CorruptRecord": the conversation's, identity's or pre-key's row does not open;
+    "InternalError": a bug; the log knows the place;
+    "WorkerLost": this conversation ended the worker each time it was tried.
+    """
+    device_id: _builtins.int
+    """The device at fault, where there is one."""
+    @_builtins.property
+    def opened(self) -> Global___Decrypted:
+        """Set for "BadPayload": the message was genuine and its key is used, so the state moved on. What a
+        Decrypted tells beside content.
+        """
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        device_id: _builtins.int = ...,
+        opened: Global___Decrypted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opened", b"opened"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "name", b"name", "opened", b"opened"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -560,7 +770,7 @@ class PreKeysNeeded(_message.Message):
     KEYS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedPreKey]:
-        """Kind and id; `sealed` is empty."""
+        """Kind and id; `sealed` is empty. KYBER_ONE_TIME asks for a Kyber key of either kind."""
 
     def __init__(
         self,

@@ -1,0 +1,83 @@
+"""A conversation's ratchet state, opened for the length of one task.
+
+Devices keep their bytes until a step needs them: a message concerns one device of several, and
+decoding costs as much as a ratchet step. Steps put in what they have finished, never half of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tripleratchet import SessionRecord
+
+from letterlockd.records.v1 import conversation_pb2
+
+__all__ = ["Conversation"]
+
+
+class Conversation:
+    """Known identity key (33 bytes, None before the first contact) and sessions by device."""
+
+    def __init__(self, record: conversation_pb2.ConversationRecord) -> None:
+        self._account = record.user_account_id
+        self._identity_key = record.identity_key or None
+        self._devices: dict[int, bytes | SessionRecord] = {
+            device.device_id: device.record for device in record.devices
+        }
+        self.changed = False
+
+    @property
+    def account(self) -> bytes:
+        """The user's account, 16 bytes; empty in a new conversation."""
+        return self._account
+
+    @property
+    def identity_key(self) -> bytes | None:
+        """The identity key that is accepted now."""
+        return self._identity_key
+
+    @property
+    def devices(self) -> list[int]:
+        """Known devices, ascending."""
+        return sorted(self._devices)
+
+    def sessions(self, device: int) -> SessionRecord | None:
+        """The sessions with a device. Raises `CorruptRecord`."""
+        stored = self._devices.get(device)
+        if isinstance(stored, bytes):
+            stored = self._devices[device] = SessionRecord.from_bytes(stored)
+        return stored
+
+    def put(self, device: int, sessions: SessionRecord) -> None:
+        """Sessions with a device in their next state."""
+        self._devices[device] = sessions
+        self.changed = True
+
+    def accept_identity(self, identity_key: bytes) -> bool:
+        """Remember a verified identity key; True if another one was known before.
+
+        Then all sessions are forgotten: they belong to a key that nobody should hold any more.
+        """
+        known, self._identity_key = self._identity_key, identity_key
+        self.changed = True
+        if known is None or known == identity_key:
+            return False
+        self._devices.clear()
+        return True
+
+    def forget(self, devices: Collection[int]) -> None:
+        """Drop all sessions with these devices."""
+        for device in devices:
+            if self._devices.pop(device, None) is not None:
+                self.changed = True
+
+    def to_record(self, account: bytes) -> conversation_pb2.ConversationRecord:
+        """The state at rest, for the user's account (16 bytes)."""
+        record = conversation_pb2.ConversationRecord(
+            user_account_id=account, identity_key=self._identity_key or b""
+        )
+        for device in self.devices:
+            stored = self._devices[device]
+            data = stored if isinstance(stored, bytes) else stored.to_bytes()
+            record.devices.add(device_id=device, record=data)
+        return record

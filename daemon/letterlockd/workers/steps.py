@@ -1,0 +1,252 @@
+"""The steps of a conversation: establish, encrypt, decrypt, drop devices.
+
+Each works on an opened `Conversation` and changes it only when it has succeeded as a whole; a
+refusal is raised (`RatchetError` and the errors named here) and has changed nothing. Knows no
+sealed record of a conversation, no process, no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+from google.protobuf.message import DecodeError
+from letterlock.relay.v1 import keys_pb2, mailbox_pb2
+from tripleratchet import (
+    Address,
+    CiphertextMessage,
+    Decrypted,
+    LocalParty,
+    MessageType,
+    PreKeyBundle,
+    Random,
+    RatchetError,
+    SessionNotFound,
+    SessionRecord,
+    UntrustedIdentity,
+    needed_pre_keys,
+    process_bundle,
+)
+from tripleratchet import decrypt as ratchet_decrypt
+from tripleratchet import encrypt as ratchet_encrypt
+
+from letterlockd.records.v1 import jobs_pb2
+from letterlockd.workers.conversation import Conversation
+from letterlockd.workers.payloads import BadPayload, read_payload
+from letterlockd.workers.prekeys import GivenPreKeys, Space
+from letterlockd.workers.sealed import open_content, seal_content
+
+__all__ = ["AtDevice", "BadBundle", "Setting", "decrypt", "drop_devices", "encrypt", "establish"]
+
+
+class BadBundle(Exception):
+    """The bytes are no DeviceBundle."""
+
+
+class AtDevice(Exception):
+    """A refusal that concerns one device; the refusal is the cause."""
+
+    def __init__(self, device: int) -> None:
+        super().__init__(device)
+        self.device = device
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Setting:
+    """What all steps of a task share. `spent` collects the one-time pre-keys that they use up."""
+
+    local: LocalParty
+    remote_name: str
+    key_owner: bytes
+    scope_key: bytes
+    day_key: bytes
+    now_ms: int
+    random: Random
+    spent: set[Space] = field(default_factory=set)
+
+
+def establish(
+    conversation: Conversation, step: jobs_pb2.Establish, setting: Setting
+) -> jobs_pb2.StepResult:
+    """Open a session with each bundle's device. Raises `AtDevice` or `BadBundle`."""
+    same = conversation.identity_key in (None, step.identity_key)
+    opened: dict[int, SessionRecord] = {}
+    for data in step.bundles:
+        bundle = _parse_bundle(data, step.identity_key)
+        device = bundle.device_id
+        try:
+            former = opened.get(device) or (conversation.sessions(device) if same else None)
+            opened[device] = process_bundle(
+                former,
+                local=setting.local,
+                remote=Address(setting.remote_name, device),
+                bundle=bundle,
+                trusted_identity=step.identity_key,
+                now_ms=setting.now_ms,
+                random=setting.random,
+            )
+        except RatchetError as refusal:
+            raise AtDevice(device) from refusal
+    changed = conversation.accept_identity(step.identity_key)
+    if step.complete:
+        conversation.forget(set(conversation.devices) - opened.keys())
+    for device, sessions in opened.items():
+        conversation.put(device, sessions)
+    return jobs_pb2.StepResult(established=jobs_pb2.Established(identity_changed=changed))
+
+
+def encrypt(
+    conversation: Conversation, step: jobs_pb2.Encrypt, setting: Setting
+) -> jobs_pb2.StepResult:
+    """Encrypt for every device. Raises `SessionNotFound` when there is none to send with."""
+    context = step.content_context
+    if step.WhichOneof("source") == "sealed_payload":
+        payload, keep = open_content(setting.day_key, step.sealed_payload, context), False
+    else:
+        payload, keep = step.payload, bool(context)
+    following: list[tuple[int, SessionRecord]] = []
+    envelopes: list[bytes] = []
+    for device in conversation.devices:
+        try:
+            sessions, message = ratchet_encrypt(
+                conversation.sessions(device),
+                local=setting.local,
+                remote=Address(setting.remote_name, device),
+                plaintext=payload,
+                trusted_identity=conversation.identity_key,
+                now_ms=setting.now_ms,
+                random=setting.random,
+            )
+        except SessionNotFound:
+            continue  # the relay will name the device as missing, and its bundle is fetched
+        except RatchetError as refusal:
+            raise AtDevice(device) from refusal
+        following.append((device, sessions))
+        envelopes.append(_envelope(device, sessions, message))
+    if not envelopes:
+        raise SessionNotFound("no device to send to")
+    for device, sessions in following:
+        conversation.put(device, sessions)
+    encrypted = jobs_pb2.Encrypted(envelopes=envelopes)
+    if keep:
+        encrypted.sealed_payload = seal_content(setting.day_key, payload, context, setting.random)
+    return jobs_pb2.StepResult(encrypted=encrypted)
+
+
+def decrypt(
+    conversation: Conversation, step: jobs_pb2.Decrypt, setting: Setting
+) -> jobs_pb2.StepResult:
+    """Decrypt one envelope, or ask for the pre-keys that it takes. Raises a `RatchetError`."""
+    message = CiphertextMessage(step.type, step.body)
+    pre_keys = GivenPreKeys(
+        setting.scope_key, setting.key_owner, step.pre_keys, setting.spent
+    )
+    remote = Address(setting.remote_name, step.device_id)
+    sessions = conversation.sessions(step.device_id)
+    is_new = sessions is None
+    try:
+        opened = _open(sessions, message, remote, conversation.identity_key, pre_keys, setting)
+    except UntrustedIdentity:
+        if message.type != MessageType.PRE_KEY:
+            raise
+        # Accept and tell. The old sessions take no part: they are forgotten if this one opens.
+        opened, is_new = _open(None, message, remote, None, pre_keys, setting), True
+    if isinstance(opened, list):
+        return _ask_for(opened)
+    changed = conversation.accept_identity(opened.remote_identity)
+    conversation.put(step.device_id, opened.record)
+    return _tell(opened, step.content_context, pre_keys, setting, changed=changed, is_new=is_new)
+
+
+def drop_devices(conversation: Conversation, step: jobs_pb2.DropDevices) -> jobs_pb2.StepResult:
+    """Forget devices."""
+    conversation.forget(step.device_ids)
+    return jobs_pb2.StepResult(devices_dropped=jobs_pb2.DevicesDropped())
+
+
+def _open(
+    sessions: SessionRecord | None,
+    message: CiphertextMessage,
+    remote: Address,
+    trusted_identity: bytes | None,
+    pre_keys: GivenPreKeys,
+    setting: Setting,
+) -> Decrypted | list[Space]:
+    needed = needed_pre_keys(sessions, message)
+    if needed is not None and (missing := pre_keys.missing(needed)):
+        return missing
+    return ratchet_decrypt(
+        sessions,
+        local=setting.local,
+        remote=remote,
+        message=message,
+        trusted_identity=trusted_identity,
+        pre_keys=pre_keys,
+        now_ms=setting.now_ms,
+        random=setting.random,
+    )
+
+
+def _tell(
+    opened: Decrypted,
+    context: bytes,
+    pre_keys: GivenPreKeys,
+    setting: Setting,
+    *,
+    changed: bool,
+    is_new: bool,
+) -> jobs_pb2.StepResult:
+    try:
+        told, bad = read_payload(opened.plaintext), False
+    except BadPayload:
+        told, bad = jobs_pb2.Decrypted(), True
+    if told.kind == jobs_pb2.PAYLOAD_KIND_MESSAGE:
+        told.sealed_payload = seal_content(
+            setting.day_key, opened.plaintext, context, setting.random
+        )
+    if changed:
+        told.identity_changed = True
+    if is_new:
+        told.new_device = True
+    if opened.used is not None:
+        pre_keys.settle(opened.used, told)
+    if bad:
+        return jobs_pb2.StepResult(failure=jobs_pb2.StepFailure(name="BadPayload", opened=told))
+    return jobs_pb2.StepResult(decrypted=told)
+
+
+def _ask_for(missing: list[Space]) -> jobs_pb2.StepResult:
+    needed = jobs_pb2.PreKeysNeeded()
+    for kind, key_id in missing:
+        needed.keys.add(kind=kind, key_id=key_id)
+    return jobs_pb2.StepResult(pre_keys_needed=needed)
+
+
+def _parse_bundle(data: bytes, identity_key: bytes) -> PreKeyBundle:
+    try:
+        bundle = keys_pb2.DeviceBundle.FromString(data)
+    except DecodeError:
+        raise BadBundle from None
+    one_time = bundle.one_time_pre_key if bundle.HasField("one_time_pre_key") else None
+    return PreKeyBundle(
+        registration_id=bundle.registration_id,
+        device_id=bundle.device_id,
+        identity_key=identity_key,
+        signed_pre_key_id=bundle.signed_pre_key.key_id,
+        signed_pre_key=bundle.signed_pre_key.public_key,
+        signed_pre_key_signature=bundle.signed_pre_key.signature,
+        kyber_pre_key_id=bundle.kyber_pre_key.key_id,
+        kyber_pre_key=bundle.kyber_pre_key.public_key,
+        kyber_pre_key_signature=bundle.kyber_pre_key.signature,
+        pre_key_id=None if one_time is None else one_time.key_id,
+        pre_key=None if one_time is None else one_time.public_key,
+    )
+
+
+def _envelope(device: int, sessions: SessionRecord, message: CiphertextMessage) -> bytes:
+    return mailbox_pb2.DeviceEnvelope(
+        device_id=device,
+        registration_id=cast("int", sessions.remote_registration_id),  # it has a current session
+        type=message.type,
+        body=message.body,
+    ).SerializeToString()
