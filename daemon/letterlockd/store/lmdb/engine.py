@@ -34,6 +34,8 @@ Answer = tuple[int, int, Any]
 
 _PAGE_BYTES = 4096
 
+_NEARLY_FULL_BYTES = 1024 * 1024
+
 _NO_SPACE_TEXTS = (os.strerror(errno.EDQUOT), os.strerror(errno.EFBIG))
 
 
@@ -86,9 +88,24 @@ class Engine:
             except lmdb.MapFullError:
                 grow(self._env, limit)
             except lmdb.Error as error:
-                if not _is_no_space(error):
+                if not _is_no_space(error) and not self._was_cut_short(error):
                     raise
                 raise NoSpace from error
+
+    def _was_cut_short(self, error: lmdb.Error) -> bool:
+        """LMDB reports a write that the last free blocks cut short as an input/output error.
+
+        On a device without space it is taken for that, if LMDB is willing to go on: after a
+        failed write of its root page the outcome is unknown, and it refuses (PanicError).
+        """
+        device = os.statvfs(self._env.path())
+        if (
+            not str(error).endswith(os.strerror(errno.EIO))
+            or device.f_bavail * device.f_frsize > _NEARLY_FULL_BYTES
+        ):
+            return False
+        with self._env.begin(write=True):
+            return True
 
     def _attempt(self, requests: Sequence[Request]) -> list[Answer]:
         with self._env.begin(write=True, buffers=True) as txn:

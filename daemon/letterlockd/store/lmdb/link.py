@@ -14,6 +14,7 @@ that the tests walk.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from typing import Any, Self, cast
 
@@ -121,14 +122,12 @@ class CommitterLink(asyncio.SubprocessProtocol):
         self._stop_watching()
         if not self._ended.done():
             self._stdin.close()
-        try:
-            async with asyncio.timeout(_EXIT_SECONDS):
-                await asyncio.shield(self._exited)
-        except TimeoutError:
-            await self._kill()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EXIT_SECONDS):
+                    await asyncio.shield(self._exited)
+        await self._kill()
         if not self._ended.done():
             self._ended.set_result(None)
-        self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The process was spawned."""
@@ -213,10 +212,10 @@ class CommitterLink(asyncio.SubprocessProtocol):
         self._stop_watching()
 
     async def _kill(self) -> None:
-        self._stop_watching()
+        """End the process if it has not ended by itself. Everything answered is durable."""
         if not self._exited.done():
             self._transport.kill()
-            await self._exited
+            await asyncio.shield(self._exited)
         self._transport.close()
 
     def _stop_watching(self) -> None:
