@@ -83,7 +83,7 @@ class Limits:
     `keepalive_s`: silence after which a connection is probed, and lost 20 s later.
     """
 
-    message_bytes: int = 5 * 1024 * 1024
+    message_bytes: int = 8 * 1024 * 1024
     calls: int = 20_000
     streams_per_connection: int = 256
     metadata_bytes: int = 16 * 1024

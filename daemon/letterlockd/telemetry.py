@@ -1,0 +1,201 @@
+"""Log lines without secrets, and where metrics can be asked for.
+
+    event (structlog or logging) ──▶ redact ──▶ JSON line, or colours on a terminal ──▶ stderr
+
+Redaction is the second line of defence: code does not log content, numbers or tokens in the first
+place. It masks what looks like one, drops what is called like one, and never prints an
+exception's text, only its type and where it came from. Levels: error is a bug of ours, warning
+is the operator's to look at, info is what happened, debug is for development.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from types import TracebackType
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from letterlockd.traces import frames_of
+
+__all__ = ["Counters", "redact", "set_up_logs", "watch_loop"]
+
+MASK = "[redacted]"
+
+_SECRET_NAMES = frozenset(
+    {
+        "authorization",
+        "body",
+        "caller_tag",
+        "ciphertext",
+        "code",
+        "content",
+        "credential",
+        "key",
+        "number",
+        "password",
+        "payload",
+        "phone",
+        "phone_number",
+        "plaintext",
+        "recipient",
+        "secret",
+        "text",
+        "token",
+    }
+)
+
+_SECRET_SHAPES = re.compile(
+    r"""
+    \b(?:ll|gw|dv)\.[\w.-]*[\w-]{16,}         # bearer tokens
+    | (?<![\w./:-])\+?(?:\d[ ()-]{0,2}){7,14}\d(?![\w:])   # phone numbers, also grouped
+    | [A-Za-z0-9+/_=-]{44,}                    # keys and sealed bytes in base64 or hex
+    """,
+    re.VERBOSE,
+)
+"""Times of our own log lines are added after redaction, so that they need no exception here."""
+
+
+def redact(value: object) -> object:
+    """`value` with everything masked that looks like a phone number, a token, a key or bytes."""
+    match value:
+        case str():
+            return _SECRET_SHAPES.sub(MASK, value)
+        case bool() | int() | float() | None:
+            return value if not isinstance(value, int) or abs(value) < 10**7 else redact(str(value))
+        case bytes() | bytearray() | memoryview():
+            return f"[{len(value)} bytes]"
+        case Mapping():
+            return {redact(name): _named(name, inner) for name, inner in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [redact(inner) for inner in value]
+    return redact(repr(value))
+
+
+def _named(name: object, value: object) -> object:
+    return MASK if str(name).lower() in _SECRET_NAMES else redact(value)
+
+
+def _redact_event(
+    logger: Any, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """The processor. `_record` and `_from_structlog` belong to structlog's bridge to `logging`."""
+    _name_exception(event)
+    for name, value in event.items():
+        if name not in {"_record", "_from_structlog", "level", "logger"}:
+            event[name] = _named(name, value)
+    return event
+
+
+def _name_exception(event: MutableMapping[str, Any]) -> None:
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        event["error"] = type(error).__name__
+        event["frames"] = frames_of(error)
+
+
+def set_up_logs(role: str, *, level: str, style: str) -> None:
+    """Send structlog's and logging's events to standard error, redacted. `style`: auto, json,
+    console. Also turns gRPC's own native log off, which knows no redaction."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    console = style == "console" or (style == "auto" and sys.stderr.isatty())
+
+    def add_role(
+        logger: Any, method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        event["role"] = role
+        return event
+
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        _redact_event,
+        add_role,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    render: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    sys.excepthook = _log_uncaught
+
+
+def watch_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Log what asyncio would report of lost exceptions, without their text."""
+    loop.set_exception_handler(_log_lost)
+
+
+def _log_lost(loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+    # The message is asyncio's, but it may hold the repr of a task with its exception.
+    error = context.get("exception")
+    structlog.get_logger(__name__).error("lost_exception", exc_info=error)
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    structlog.get_logger(__name__).error("uncaught_exception", exc_info=error)
+
+
+class Counters(Collector):
+    """Numbers that are read when Prometheus asks; nothing is counted twice on the way of messages.
+
+    `gauge` takes a function; names are `letterlock_<name>`. Nothing here has labels: no id, number
+    or business can become one.
+    """
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[str, Callable[[], float]]] = {}
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Have `read` asked at each scrape. It must not block; it is called in another thread."""
+        self._read[name] = (text, read)
+
+    def collect(self) -> list[Metric]:
+        """What Prometheus gets."""
+        return [
+            GaugeMetricFamily(f"letterlock_{name}", text, value=read())
+            for name, (text, read) in self._read.items()
+        ]
+
+    def expose(self, address: str) -> Callable[[], None]:
+        """Serve over HTTP on `address` (loopback, by configuration). Returns what stops it. Raises
+        `OSError` when the address cannot be used."""
+        registry = CollectorRegistry()
+        registry.register(self)
+        host, _, port = address.rpartition(":")
+        server, thread = start_http_server(int(port), addr=host.strip("[]"), registry=registry)
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return stop
