@@ -13,6 +13,7 @@ from . import keys, kyber, pqxdh, session, xeddsa
 from .address import Address
 from .errors import (
     DuplicatedMessage,
+    InvalidAddress,
     InvalidBundle,
     InvalidMessage,
     RatchetError,
@@ -27,15 +28,23 @@ from .record import SessionRecord
 from .session import Parties, Pending, Session
 
 _CURRENT = -1
+_SIGNAL, _PRE_KEY = MessageType.SIGNAL.value, MessageType.PRE_KEY.value
 
 
 @dataclass(frozen=True, slots=True)
 class LocalParty:
-    """Ourselves in a conversation: address, identity, registration id (1..16383 by convention)."""
+    """Ourselves in a conversation: address, identity, registration id (1..16383 by convention).
+
+    Raises InvalidAddress for a registration id beyond 32 bits.
+    """
 
     address: Address
     identity: IdentityKeyPair = field(repr=False)
     registration_id: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.registration_id <= MAX_COUNTER:
+            raise InvalidAddress("registration id is not an unsigned 32-bit number")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -150,12 +159,12 @@ def decrypt(
 
     Raises the verdicts of section 13; pre_keys' own errors pass through.
     """
-    if message.type == MessageType.SIGNAL:
+    if message.type == _SIGNAL:
         parsed = SignalMessage.parse(message.body)
         if record is None:
             raise SessionNotFound("no session with this address")
         return _decrypt_signal(record, local.address, remote, parsed, trusted_identity, random)
-    if message.type == MessageType.PRE_KEY:
+    if message.type == _PRE_KEY:
         return _decrypt_pre_key(
             record or SessionRecord(),
             local,
@@ -175,7 +184,7 @@ def needed_pre_keys(
 
     Raises what parsing a pre-key message raises.
     """
-    if message.type != MessageType.PRE_KEY:
+    if message.type != _PRE_KEY:
         return None
     parsed = PreKeySignalMessage.parse(message.body)
     if parsed.version != MESSAGE_VERSION or parsed.kyber_pre_key_id is None:
@@ -247,7 +256,10 @@ def _decrypt_pre_key(
         raise
     except RatchetError:
         raise InvalidMessage("session does not decrypt this message") from None
-    return Decrypted(promoted.with_current(opened), plaintext, message.identity_key, used)
+    # The session's identity key, not the message's: on a repeated first message nothing
+    # authenticates the latter, and a relay could plant a key of its own there.
+    authenticated = opened.parties.remote_identity
+    return Decrypted(promoted.with_current(opened), plaintext, authenticated, used)
 
 
 def _select_session(

@@ -34,10 +34,8 @@ _SKIPPED_SIZE = 36
 _SEED, _NEXT = b"\x01", b"\x02"
 
 
-def is_chain_size(size: int) -> bool:
-    """Whether an encoded receiving chain can have this many bytes."""
-    seeds, rest = divmod(size - _CHAIN.size, _SKIPPED_SIZE)
-    return rest == 0 and 0 <= seeds <= MAX_SKIPPED_SEEDS
+CHAIN_SIZES = range(_CHAIN.size, _CHAIN.size + MAX_SKIPPED_SEEDS * _SKIPPED_SIZE + 1, _SKIPPED_SIZE)
+"""How many bytes an encoded receiving chain can have."""
 
 
 class SendingChain(NamedTuple):

@@ -15,7 +15,7 @@ RatchetError                       someone gave us something the protocol refuse
 │   └── InvalidBundle              ids that do not fit, or half a one-time pre-key
 ├── UnknownPreKey                  a message names a pre-key we do not hold
 │   └── InvalidPreKeyId, InvalidSignedPreKeyId, InvalidKyberPreKeyId
-├── InvalidAddress                 a device number outside 1..127
+├── InvalidAddress                 a device number or registration id out of range
 └── FingerprintError
     └── FingerprintVersionMismatch, FingerprintParsingError, InvalidIterationCount
 
@@ -167,7 +167,7 @@ class InvalidKyberPreKeyId(UnknownPreKey):
 
 
 class InvalidAddress(RatchetError):
-    """A device number outside 1..127."""
+    """A device number outside 1..127, or a registration id that is not unsigned 32-bit."""
 
     reason = "INVALID_ADDRESS"
 

@@ -16,7 +16,7 @@ import struct
 from dataclasses import dataclass
 
 from . import post_quantum
-from .double import Ratchet, SendingChain, is_chain_size
+from .double import CHAIN_SIZES, Ratchet, SendingChain
 from .errors import CorruptRecord
 from .limits import MAX_ARCHIVED_SESSIONS, MAX_RECEIVING_CHAINS
 from .session import Parties, Pending, Session
@@ -123,18 +123,11 @@ def encode_session(session: Session) -> bytes:
     sending, chains = ratchet.sending, ratchet.receiving
     parts = [
         _FIXED.pack(
-            parties.local_identity,
-            parties.remote_identity,
-            parties.base_key,
-            parties.local_registration_id,
-            parties.remote_registration_id,
+            *parties,
             pending is not None,
             ratchet.root_key,
             ratchet.previous_counter,
-            sending.private,
-            sending.public,
-            sending.chain_key,
-            sending.counter,
+            *sending,
             len(chains),
         )
     ]
@@ -161,9 +154,11 @@ def decode_session(data: bytes) -> Session:
     at += _CHAIN_SIZES[count].size
     chains = []
     for size in sizes:
+        if size not in CHAIN_SIZES:
+            raise CorruptRecord("receiving chain has an impossible size")
         chains.append(data[at : at + size])
         at += size
-    if at > len(data) or not all(map(is_chain_size, sizes)):
+    if at > len(data):
         raise CorruptRecord("session is truncated")
     return Session(
         Parties(local, remote, base, local_id, remote_id),

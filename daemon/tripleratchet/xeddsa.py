@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from hashlib import sha512
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from nacl.bindings import (
     crypto_core_ed25519_scalar_add,
     crypto_core_ed25519_scalar_mul,
     crypto_core_ed25519_scalar_reduce,
     crypto_scalarmult_ed25519_base_noclamp,
+    crypto_sign_open,
 )
+from nacl.exceptions import BadSignatureError
 
 from .errors import SignatureValidationFailed
 from .keys import Random
@@ -41,18 +41,17 @@ def sign(private: bytes, message: bytes, random: Random) -> bytes:
 def verify_signature(public: bytes, message: bytes, signature: bytes) -> None:
     """Check a signature by a serialized identity key (33 bytes).
 
-    Raises SignatureValidationFailed. Stricter than the official client in one case no honest
-    signer makes: an s at or above the group order is refused.
+    Raises SignatureValidationFailed. Stricter than the official client where no honest signer
+    goes: an s at or above the group order, or a point of small order, is refused.
     """
     if len(signature) != SIGNATURE_SIZE:
         raise SignatureValidationFailed(f"signature is not {SIGNATURE_SIZE} bytes")
     last = signature[63]
     edwards = _edwards_key(public[1:33], last & _SIGN_BIT)
+    plain = signature[:63] + bytes([last & ~_SIGN_BIT])
     try:
-        Ed25519PublicKey.from_public_bytes(edwards).verify(
-            signature[:63] + bytes([last & ~_SIGN_BIT]), message
-        )
-    except (InvalidSignature, ValueError):
+        crypto_sign_open(plain + message, edwards)
+    except BadSignatureError:
         raise SignatureValidationFailed("signature does not match the identity key") from None
 
 

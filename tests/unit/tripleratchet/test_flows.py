@@ -131,6 +131,27 @@ def test_a_message_bound_to_another_device_is_refused() -> None:
         other.decrypt(one, message)
 
 
+def test_a_repeated_first_message_cannot_plant_an_identity() -> None:
+    one, other = pair(acknowledged=False)
+    other.decrypt(one, one.encrypt(other, b"first"))
+    stranger = Device.create("stranger").local.identity.public
+    message = one.encrypt(other, b"second")
+    planted = message.body.replace(b"\x1a\x21" + one.local.identity.public, b"\x1a\x21" + stranger)
+    assert planted != message.body
+    with pytest.raises(tr.UntrustedIdentity):
+        other.decrypt(one, tr.CiphertextMessage(3, planted))
+    del other.trusted[one.address]
+    assert other.decrypt(one, tr.CiphertextMessage(3, planted)) == b"second"
+    assert other.trusted[one.address] == one.local.identity.public
+
+
+@pytest.mark.parametrize("registration_id", [-1, 2**32])
+def test_a_registration_id_out_of_range(registration_id: int) -> None:
+    local = Device.create("one").local
+    with pytest.raises(tr.InvalidAddress):
+        tr.LocalParty(local.address, local.identity, registration_id)
+
+
 def test_a_second_session_and_the_way_back_to_the_first() -> None:
     one, other = pair()
     on_the_first = one.encrypt(other, b"on the first")

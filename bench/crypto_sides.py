@@ -1,0 +1,291 @@
+"""The two sides of the crypto benchmark: our ratchet in this process, the official client in Node.
+
+Each does one round of a workload and tells the mean microseconds for one operation: a stored record
+in, one message of 256 bytes, a record out, records kept in memory. One-directional and ping-pong
+rounds of the official client are against a peer without SPQR (ours), so both do the same work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import tripleratchet as tr
+
+from tests.harness.node import NODE_PEER
+from tests.harness.ratchet import Device
+
+TEXT = b"x" * 256
+BATCH = 64
+_TURNS_BEFORE = 6
+_OUR_NAME = "9d0652a3-dcc3-4d11-975f-74d61598733f"
+_THEIR_NAME = "6838237d-02f6-4098-b110-698253d15961"
+
+
+class Side(Protocol):
+    """One implementation under test."""
+
+    name: str
+
+    def micros(self, workload: str, count: int) -> float | None:
+        """Microseconds for one operation, mean over `count`; None where it has no such way."""
+        ...
+
+
+def _timed(count: int, operation: Callable[[int], object]) -> float:
+    began = time.perf_counter_ns()
+    for number in range(count):
+        operation(number)
+    return (time.perf_counter_ns() - began) / 1000 / count
+
+
+def _conversation() -> tuple[Device, Device]:
+    one, other = _with_system_randomness(Device.create(_OUR_NAME)), _responder()
+    one.start(other)
+    for _ in range(_TURNS_BEFORE):
+        other.decrypt(one, one.encrypt(other, TEXT))
+        one.decrypt(other, other.encrypt(one, TEXT))
+    return one, other
+
+
+def _responder() -> Device:
+    return _with_system_randomness(Device.create(_THEIR_NAME))
+
+
+def _with_system_randomness(device: Device) -> Device:
+    device.random = os.urandom
+    return device
+
+
+def _encrypt_record(
+    record: tr.SessionRecord, sender: Device, receiver: tr.Address
+) -> tuple[tr.SessionRecord, tr.CiphertextMessage]:
+    return tr.encrypt(
+        record,
+        local=sender.local,
+        remote=receiver,
+        plaintext=TEXT,
+        now_ms=sender.now_ms,
+        random=sender.random,
+    )
+
+
+def _decrypt_record(
+    record: tr.SessionRecord | None, receiver: Device, sender: Device, message: tr.CiphertextMessage
+) -> tr.Decrypted:
+    return tr.decrypt(
+        record,
+        local=receiver.local,
+        remote=sender.address,
+        message=message,
+        trusted_identity=sender.local.identity.public,
+        pre_keys=receiver.keyring,
+        now_ms=receiver.now_ms,
+        random=receiver.random,
+    )
+
+
+def _encrypt(sender: Device, receiver: Device) -> tr.CiphertextMessage:
+    stored = tr.SessionRecord.from_bytes(sender.records[receiver.address])
+    record, message = _encrypt_record(stored, sender, receiver.address)
+    sender.records[receiver.address] = record.to_bytes()
+    return message
+
+
+def _decrypt(receiver: Device, sender: Device, message: tr.CiphertextMessage) -> bytes:
+    stored = receiver.records.get(sender.address)
+    record = None if stored is None else tr.SessionRecord.from_bytes(stored)
+    opened = _decrypt_record(record, receiver, sender, message)
+    receiver.records[sender.address] = opened.record.to_bytes()
+    return opened.plaintext
+
+
+class Ours:
+    """tripleratchet, in this process."""
+
+    name = "tripleratchet"
+
+    def micros(self, workload: str, count: int) -> float | None:
+        """One round of a workload."""
+        return _OURS[workload](count)
+
+
+def _encrypt_round(count: int) -> float:
+    one, other = _conversation()
+    return _timed(count, lambda _: _encrypt(one, other))
+
+
+def _decrypt_round(count: int) -> float:
+    one, other = _conversation()
+    messages = [_encrypt(one, other) for _ in range(count)]
+    return _timed(count, lambda number: _decrypt(other, one, messages[number]))
+
+
+def _ping_pong_round(count: int) -> float:
+    one, other = _conversation()
+
+    def turn(number: int) -> None:
+        sender, receiver = (one, other) if number % 2 == 0 else (other, one)
+        _decrypt(receiver, sender, _encrypt(sender, receiver))
+
+    return _timed(count, turn)
+
+
+def _first_ciphertext_round(count: int) -> float:
+    other = _responder()
+    senders = [_with_system_randomness(Device.create(f"sender {n}")) for n in range(count)]
+    bundles = [other.bundle(one_time=number) for number in range(count)]
+
+    def set_up(number: int) -> None:
+        senders[number].start(other, bundles[number])
+        _encrypt(senders[number], other)
+
+    return _timed(count, set_up)
+
+
+def _first_decrypt_round(count: int) -> float:
+    other, messages = _responder(), []
+    senders = [_with_system_randomness(Device.create(f"sender {n}")) for n in range(count)]
+    for number, sender in enumerate(senders):
+        sender.start(other, other.bundle(one_time=number))
+        messages.append(_encrypt(sender, other))
+    return _timed(count, lambda number: _decrypt(other, senders[number], messages[number]))
+
+
+def _encrypt_batch_round(count: int) -> float:
+    one, other = _conversation()
+
+    def batch(_: int) -> None:
+        record = tr.SessionRecord.from_bytes(one.records[other.address])
+        for _ in range(BATCH):
+            record, _message = _encrypt_record(record, one, other.address)
+        one.records[other.address] = record.to_bytes()
+
+    return _timed(count // BATCH, batch) / BATCH
+
+
+def _decrypt_batch_round(count: int) -> float:
+    one, other = _conversation()
+    messages = [_encrypt(one, other) for _ in range(count)]
+
+    def batch(number: int) -> None:
+        record = tr.SessionRecord.from_bytes(other.records[one.address])
+        for message in messages[number * BATCH : (number + 1) * BATCH]:
+            record = _decrypt_record(record, other, one, message).record
+        other.records[one.address] = record.to_bytes()
+
+    return _timed(count // BATCH, batch) / BATCH
+
+
+_OURS: dict[str, Callable[[int], float]] = {
+    "encrypt": _encrypt_round,
+    "decrypt": _decrypt_round,
+    "ping-pong": _ping_pong_round,
+    "set-up, first ciphertext": _first_ciphertext_round,
+    "set-up, first decrypt": _first_decrypt_round,
+    "encrypt, batch of 64": _encrypt_batch_round,
+    "decrypt, batch of 64": _decrypt_batch_round,
+}
+
+
+class Official:
+    """The official client, in a Node process that times itself."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            ["node", "bench.mjs"],
+            cwd=NODE_PEER,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.name = f"libsignal-client {_official_version()}"
+
+    def micros(self, workload: str, count: int) -> float | None:
+        """One round of a workload; None for the ways only we have."""
+        if workload.startswith("set-up"):
+            return _micros(self._call(workload, count=count))
+        rounds = {
+            "encrypt": self._encrypt_round,
+            "decrypt": self._decrypt_round,
+            "ping-pong": self._ping_pong_round,
+        }
+        return rounds[workload](count) if workload in rounds else None
+
+    def close(self) -> None:
+        """End the process by ending its input."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+
+    def _encrypt_round(self, count: int) -> float:
+        self._conversation()
+        return _micros(self._call("encrypt", count=count))
+
+    def _decrypt_round(self, count: int) -> float:
+        one, other = self._conversation()
+        messages = [_on_the_line(_encrypt(one, other)) for _ in range(count)]
+        return _micros(self._call("decrypt", messages=messages))
+
+    def _ping_pong_round(self, count: int) -> float:
+        one, other = self._conversation()
+        return sum(self._turn(one, other) for _ in range(count)) / count
+
+    def _conversation(self) -> tuple[Device, Device]:
+        """Our device with a session, and the other's address and identity to talk to it."""
+        one = _with_system_randomness(Device.create(_OUR_NAME))
+        other = Device.create(_THEIR_NAME)
+        opened = {name: bytes.fromhex(value) for name, value in self._call("open").items()}
+        other.local = tr.LocalParty(
+            other.address, tr.IdentityKeyPair(bytes(32), opened["identity"]), 1
+        )
+        bundle = tr.PreKeyBundle(
+            registration_id=1,
+            device_id=1,
+            identity_key=opened["identity"],
+            signed_pre_key_id=1,
+            signed_pre_key=opened["signed"],
+            signed_pre_key_signature=opened["signedSignature"],
+            kyber_pre_key_id=1,
+            kyber_pre_key=opened["kyber"],
+            kyber_pre_key_signature=opened["kyberSignature"],
+        )
+        one.start(other, bundle)
+        for _ in range(_TURNS_BEFORE):
+            self._turn(one, other)
+        return one, other
+
+    def _turn(self, one: Device, other: Device) -> float:
+        """Our message and its answer: the other's time to decrypt the one and encrypt the next."""
+        received = self._call("receive", **_on_the_line(_encrypt(one, other)))
+        sent = self._call("send")
+        answer = tr.CiphertextMessage(sent["type"], bytes.fromhex(sent["ct"]))
+        assert _decrypt(one, other, answer) == TEXT
+        return _micros(received) + _micros(sent)
+
+    def _call(self, op: str, **fields: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"op": op, **fields}) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+
+def _micros(answer: dict[str, Any]) -> float:
+    micros: float = answer["micros"]
+    return micros
+
+
+def _on_the_line(message: tr.CiphertextMessage) -> dict[str, Any]:
+    return {"type": int(message.type), "ct": message.body.hex()}
+
+
+def _official_version() -> str:
+    locked = json.loads((NODE_PEER / "package.json").read_text())
+    version: str = locked["dependencies"]["@signalapp/libsignal-client"]
+    return version
