@@ -5,7 +5,6 @@ the whole public surface; everything else may change.
 """
 
 from .address import Address, service_id
-from .cipher import Decrypted, LocalParty, decrypt, encrypt, needed_pre_keys, process_bundle
 from .errors import (
     BadKEMCiphertextLength,
     BadKEMKeyLength,
@@ -38,8 +37,11 @@ from .errors import (
     UntrustedIdentity,
 )
 from .fingerprint import SafetyNumber, safety_number
+from .incoming import Decrypted, decrypt, needed_pre_keys
 from .keys import IdentityKeyPair, Random
 from .messages import CiphertextMessage, MessageType
+from .outgoing import encrypt, process_bundle
+from .party import LocalParty
 from .prekeys import (
     KyberPreKey,
     NeededPreKeys,

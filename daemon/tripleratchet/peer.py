@@ -19,7 +19,6 @@ from typing import Any, TextIO
 
 from . import keys
 from .address import Address
-from .cipher import LocalParty, decrypt, encrypt, process_bundle
 from .errors import (
     CorruptRecord,
     InvalidKyberPreKeyId,
@@ -29,8 +28,11 @@ from .errors import (
     RatchetError,
 )
 from .fingerprint import safety_number
+from .incoming import decrypt
 from .keys import IdentityKeyPair
 from .messages import CiphertextMessage
+from .outgoing import encrypt, process_bundle
+from .party import LocalParty
 from .prekeys import (
     KyberPreKey,
     PreKey,

@@ -1,50 +1,27 @@
-"""The flows: start a session from a bundle, encrypt, decrypt.
+"""The receiving flow: find the session a message belongs to, or make it, and decrypt.
 
-Each takes a record and returns a new one with its result; a failed flow raises and has changed
-nothing. Trust decisions, pre-key storage and the memory of used last-resort keys are the caller's.
-Source: facts/signal-session.md sections 5, 9 and 10.
+Takes a record and returns a new one; a failed flow raises and has changed nothing. Trust decisions,
+pre-key storage and the memory of used last-resort keys are the caller's.
+Source: facts/signal-session.md section 10.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from . import keys, kyber, pqxdh, session, xeddsa
+from . import keys, pqxdh, session
 from .address import Address
-from .errors import (
-    DuplicatedMessage,
-    InvalidAddress,
-    InvalidBundle,
-    InvalidMessage,
-    RatchetError,
-    SessionNotFound,
-    UntrustedIdentity,
-)
-from .keys import IdentityKeyPair, Random
-from .limits import MAX_COUNTER, MAX_UNACKNOWLEDGED_SECONDS, MESSAGE_VERSION
+from .errors import DuplicatedMessage, InvalidMessage, RatchetError, SessionNotFound
+from .keys import Random
+from .limits import MESSAGE_VERSION
 from .messages import CiphertextMessage, MessageType, PreKeySignalMessage, SignalMessage
-from .prekeys import NeededPreKeys, PreKeyBundle, PreKeys, UsedPreKeys
+from .party import LocalParty, check_trust
+from .prekeys import NeededPreKeys, PreKeys, UsedPreKeys
 from .record import SessionRecord
-from .session import Parties, Pending, Session
+from .session import Parties, Session
 
 _CURRENT = -1
 _SIGNAL, _PRE_KEY = MessageType.SIGNAL.value, MessageType.PRE_KEY.value
-
-
-@dataclass(frozen=True, slots=True)
-class LocalParty:
-    """Ourselves in a conversation: address, identity, registration id (1..16383 by convention).
-
-    Raises InvalidAddress for a registration id beyond 32 bits.
-    """
-
-    address: Address
-    identity: IdentityKeyPair = field(repr=False)
-    registration_id: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.registration_id <= MAX_COUNTER:
-            raise InvalidAddress("registration id is not an unsigned 32-bit number")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -59,89 +36,6 @@ class Decrypted:
     plaintext: bytes
     remote_identity: bytes
     used: UsedPreKeys | None
-
-
-def process_bundle(
-    record: SessionRecord | None,
-    *,
-    local: LocalParty,
-    remote: Address,
-    bundle: PreKeyBundle,
-    trusted_identity: bytes | None,
-    now_ms: int,
-    random: Random,
-) -> SessionRecord:
-    """Start a session with the device a bundle belongs to; a former one is archived.
-
-    Raises UntrustedIdentity, SignatureValidationFailed, InvalidKeyAgreement or an EncodingError.
-    """
-    _check_ids(bundle)
-    identity_key = keys.parse_public(bundle.identity_key)
-    signed_pre_key = keys.parse_public(bundle.signed_pre_key)
-    pre_key = None if bundle.pre_key is None else keys.parse_public(bundle.pre_key)
-    kyber_pre_key = kyber.parse_public(bundle.kyber_pre_key)
-    _check_trust(identity_key, trusted_identity)
-    xeddsa.verify_signature(identity_key, signed_pre_key, bundle.signed_pre_key_signature)
-    xeddsa.verify_signature(identity_key, kyber_pre_key, bundle.kyber_pre_key_signature)
-    offer = pqxdh.initiate(
-        local.identity.private,
-        identity_key=identity_key,
-        signed_pre_key=signed_pre_key,
-        pre_key=pre_key,
-        kyber_pre_key=kyber_pre_key,
-        random=random,
-    )
-    started = session.start_initiator(
-        Parties(
-            local.identity.public,
-            identity_key,
-            offer.base_key,
-            local.registration_id,
-            bundle.registration_id,
-        ),
-        offer,
-        signed_pre_key=signed_pre_key,
-        pending=Pending(
-            bundle.pre_key_id,
-            bundle.signed_pre_key_id,
-            bundle.kyber_pre_key_id,
-            offer.kyber_ciphertext,
-            now_ms // 1000,
-        ),
-        max_jump=session.max_jump(local.identity.public, identity_key, local.address, remote),
-        random=random,
-    )
-    return (record or SessionRecord()).promote(started)
-
-
-def encrypt(
-    record: SessionRecord | None,
-    *,
-    local: LocalParty,
-    remote: Address,
-    plaintext: bytes,
-    trusted_identity: bytes | None = None,
-    now_ms: int,
-    random: Random,
-) -> tuple[SessionRecord, CiphertextMessage]:
-    """Encrypt with the current session.
-
-    Raises SessionNotFound where there is none or it was never answered in 30 days, and
-    UntrustedIdentity.
-    """
-    current = None if record is None else record.current
-    if record is None or current is None:
-        raise SessionNotFound("no session to send with")
-    pending = current.pending
-    if pending is not None and (
-        (pending.created_seconds + MAX_UNACKNOWLEDGED_SECONDS) * 1000 < now_ms
-    ):
-        raise SessionNotFound("session was never answered and is too old to send with")
-    following, message = session.seal(
-        current, plaintext, local=local.address, remote=remote, random=random
-    )
-    _check_trust(current.parties.remote_identity, trusted_identity)
-    return record.with_current(following), message
 
 
 def decrypt(
@@ -194,19 +88,6 @@ def needed_pre_keys(
     return NeededPreKeys(parsed.signed_pre_key_id, parsed.kyber_pre_key_id, parsed.pre_key_id)
 
 
-def _check_ids(bundle: PreKeyBundle) -> None:
-    ids = (bundle.registration_id, bundle.signed_pre_key_id, bundle.kyber_pre_key_id)
-    if not all(0 <= id_ <= MAX_COUNTER for id_ in (*ids, bundle.pre_key_id or 0)):
-        raise InvalidBundle("an id is not an unsigned 32-bit number")
-    if (bundle.pre_key is None) != (bundle.pre_key_id is None):
-        raise InvalidBundle("one-time pre-key and its id come together or not at all")
-
-
-def _check_trust(identity_key: bytes, trusted_identity: bytes | None) -> None:
-    if trusted_identity is not None and identity_key != trusted_identity:
-        raise UntrustedIdentity("identity key differs from the accepted one")
-
-
 def _decrypt_signal(
     record: SessionRecord,
     local: Address,
@@ -227,7 +108,7 @@ def _decrypt_signal(
             raise  # the answer, whichever session gives it (section 10.2)
         except RatchetError:
             continue
-        _check_trust(opened.parties.remote_identity, trusted_identity)
+        check_trust(opened.parties.remote_identity, trusted_identity)
         following = (
             record.with_current(opened) if position < 0 else record.promote(opened, position)
         )
@@ -244,7 +125,7 @@ def _decrypt_pre_key(
     pre_keys: PreKeys,
     random: Random,
 ) -> Decrypted:
-    _check_trust(message.identity_key, trusted_identity)
+    check_trust(message.identity_key, trusted_identity)
     promoted, used = _select_session(record, local, remote, message, pre_keys)
     if promoted.current is None:
         raise InvalidMessage("no session for this message")
