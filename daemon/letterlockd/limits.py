@@ -88,3 +88,10 @@ READ_ROWS = 64
 
 DRAIN_GRACE_MS = 10_000
 """How long a draining Receive stream still takes acknowledgements."""
+
+REPLACE_WAIT_S = 1.0
+"""How long a newer Receive stream waits for the older one's last acknowledgements to be committed:
+without the wait those events would come twice, with a longer one a stuck store would hold it up."""
+
+DRAIN_RETRY_MS = 1_000
+"""When a caller that was told to go elsewhere may try here again."""

@@ -286,7 +286,7 @@ TRANSITIONS: dict[tuple[object, type], Callable[..., Stepped]] = {
     **{(state, AcksFrame): _acks for state in (*_OPEN, _S.DRAINING)},
     **{(state, Given): _given for state in _OPEN},
     **{(state, Acked): _acked for state in _OPEN},
-    **{(state, Replaced): _replaced for state in (*_OPEN, _S.DRAINING)},
+    **{(state, Replaced): _replaced for state in _NOT_CLOSED},
     **{(state, DrainOrdered): _drain for state in _OPEN},
     (_S.DRAINING, Reached): _ignored,
     (_S.DRAINING, Acked): _acked_draining,

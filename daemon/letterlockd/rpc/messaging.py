@@ -1,0 +1,173 @@
+"""The `letterlock.v1.Messaging` servicer: what a business backend calls.
+
+Thin: finds out for which number the caller may act, then hands the call to its stream
+(`send_call`, `receive_call`) or to the gateway. Keeps the open streams, so that a newer receiver
+can end an older one of its number, and so that all of them can be told that the process stops.
+
+Revoked tokens are the gatekeeper's (`letterlockd.rpc.interceptors`): it cancels the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Protocol, TypeAlias
+
+import grpc
+from letterlock.v1 import errors_pb2, messaging_pb2, messaging_pb2_grpc
+
+from letterlockd.errors import BrokenInvariant, BusyError, CallerError, InvalidField
+from letterlockd.gateway.handover import Handover
+from letterlockd.gateway.inbox import Inbox
+from letterlockd.limits import DRAIN_RETRY_MS, REPLACE_WAIT_S
+from letterlockd.model.ids import AccountId
+from letterlockd.model.sender import Sender
+from letterlockd.registry.principals import Principal
+from letterlockd.rpc.caller import current_caller
+from letterlockd.rpc.receive_call import ReceiveCall
+from letterlockd.rpc.send_call import Outbound, SendCall
+from letterlockd.rpc.validate import check_idempotency_key, check_message, check_message_id
+
+__all__ = ["MessageRefused", "Messaging", "Senders"]
+
+_SendContext: TypeAlias = (
+    "grpc.aio.ServicerContext[messaging_pb2.SendRequest, messaging_pb2.SendResponse]"
+)
+_ReceiveContext: TypeAlias = (
+    "grpc.aio.ServicerContext[messaging_pb2.ReceiveRequest, messaging_pb2.ReceiveResponse]"
+)
+_REASON_PREFIX = "ERROR_REASON_"
+
+
+class Senders(Protocol):
+    """The registry, as far as it is needed here."""
+
+    async def sender(self, principal: Principal, business_number: str) -> Sender:
+        """The number, if the caller may act for it; raises `InvalidField` or
+        `Forbidden`."""
+        ...
+
+
+class MessageRefused(CallerError):
+    """The one message of a unary call was refused; carries the refusal's reason."""
+
+
+class Messaging(messaging_pb2_grpc.MessagingServicer):
+    """One for each gateway process; belongs to one event loop."""
+
+    def __init__(
+        self, senders: Senders, outbound: Outbound, inbox: Inbox, handover: Handover
+    ) -> None:
+        self._senders = senders
+        self._outbound = outbound
+        self._inbox = inbox
+        self._handover = handover
+        self._calls: set[SendCall | ReceiveCall] = set()  # bounded by the gatekeeper
+        self._receivers: dict[AccountId, ReceiveCall] = {}
+        self._draining = False
+
+    def drain(self, grace_s: float) -> None:
+        """Refuse new calls and tell open streams to come to an end within `grace_s`: Send answers
+        what it took in, Receive takes acknowledgements. Does not wait for them."""
+        self._draining = True
+        for call in tuple(self._calls):
+            call.drain(grace_s)
+
+    @property
+    def open_streams(self) -> int:
+        """Streams that are open now."""
+        return len(self._calls)
+
+    async def Send(  # type: ignore[override]  # noqa: N802  # reads and writes by the context
+        self, _: object, context: _SendContext
+    ) -> None:
+        """See the contract."""
+        self._check_serving()
+        call = SendCall(context, self._sender, self._outbound)
+        with self._kept(call):
+            await call.run()
+
+    async def Receive(  # type: ignore[override]  # noqa: N802
+        self, _: object, context: _ReceiveContext
+    ) -> None:
+        """See the contract."""
+        self._check_serving()
+        call = ReceiveCall(context, self._sender, self._claim, self._inbox, self._handover)
+        with self._kept(call):
+            await call.run()
+
+    async def SendMessage(  # noqa: N802
+        self, request: messaging_pb2.SendMessageRequest, _: object
+    ) -> messaging_pb2.SendMessageResponse:
+        """See the contract. A deadline that passes ends the wait, not the message: the same key
+        again gives its outcome."""
+        self._check_serving()
+        sender = await self._sender(request.business_number)
+        check_message(request.message, sender.retention_ms)
+        answered: asyncio.Future[messaging_pb2.SendResult] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+        def answer(results: list[messaging_pb2.SendResult]) -> None:
+            if not answered.done():  # the caller may have left
+                answered.set_result(results[0])
+
+        await self._outbound.submit(sender, [request.message], answer)
+        result = await answered
+        if result.HasField("refused"):
+            raise _error_of(result.refused)
+        return messaging_pb2.SendMessageResponse(accepted=result.accepted)
+
+    async def GetMessage(  # noqa: N802
+        self, request: messaging_pb2.GetMessageRequest, _: object
+    ) -> messaging_pb2.Message:
+        """See the contract."""
+        self._check_serving()
+        sender = await self._sender(request.business_number)
+        key = request.WhichOneof("key")
+        if key == "message_id":
+            message_id = check_message_id(request.message_id)
+            return await self._outbound.message(sender, message_id=message_id, idempotency_key=None)
+        if key == "idempotency_key":
+            name = check_idempotency_key(request.idempotency_key)
+            return await self._outbound.message(sender, message_id=None, idempotency_key=name)
+        raise InvalidField("key", "message_id or idempotency_key is required")
+
+    async def _sender(self, business_number: str) -> Sender:
+        caller = current_caller()
+        if not isinstance(caller, Principal):
+            raise BrokenInvariant("the caller of Messaging is no principal")
+        return await self._senders.sender(caller, business_number)
+
+    async def _claim(self, account: AccountId, call: ReceiveCall) -> None:
+        older = self._receivers.get(account)
+        self._receivers[account] = call
+        if older is not None:
+            older.replace()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REPLACE_WAIT_S):
+                    await older.released.wait()
+
+    @contextmanager
+    def _kept(self, call: SendCall | ReceiveCall) -> Iterator[None]:
+        self._calls.add(call)
+        try:
+            yield
+        finally:
+            self._calls.discard(call)
+            if isinstance(call, ReceiveCall) and self._receivers.get(call.account) is call:
+                del self._receivers[call.account]
+
+    def _check_serving(self) -> None:
+        if self._draining:
+            raise BusyError(
+                "the process is about to stop", retry_after_ms=DRAIN_RETRY_MS, reason="DRAINING"
+            )
+
+
+def _error_of(refused: errors_pb2.Refusal) -> MessageRefused:
+    reason = errors_pb2.ErrorReason.Name(refused.reason).removeprefix(_REASON_PREFIX)
+    where = {"field": refused.field, "limit": refused.limit} if refused.field else {}
+    retry_ms = refused.retry_after.ToMilliseconds() if refused.HasField("retry_after") else None
+    return MessageRefused(refused.detail, reason=reason, retry_after_ms=retry_ms, **where)
