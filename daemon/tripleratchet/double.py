@@ -11,6 +11,7 @@ wire format, no identity and no session record. Source: facts/signal-session.md 
 
 from __future__ import annotations
 
+import hmac
 import struct
 from typing import NamedTuple
 
@@ -227,10 +228,12 @@ def _jump(chain: ReceivingChain, counter: int, max_jump: int) -> tuple[Receiving
     if counter - chain.counter > max_jump or counter >= MAX_COUNTER:
         raise InvalidMessage("counter too far ahead")
     chain_key, skipped = chain.chain_key, [chain.skipped]
-    for passed in range(chain.counter, counter):
+    first_kept = max(chain.counter, counter - MAX_SKIPPED_SEEDS)
+    for _ in range(chain.counter, first_kept):  # nobody can ask for these seeds any more
+        chain_key = hmac.digest(chain_key, _NEXT, "sha256")
+    for passed in range(first_kept, counter):
         seed, chain_key = chain_step(chain_key)
-        if counter - passed <= MAX_SKIPPED_SEEDS:
-            skipped.append(passed.to_bytes(4, "big") + seed)
+        skipped.append(passed.to_bytes(4, "big") + seed)
     seed, following = chain_step(chain_key)
     kept = b"".join(skipped)[-MAX_SKIPPED_SEEDS * _SKIPPED_SIZE :]
     return ReceivingChain(chain.ratchet_key, following, counter + 1, kept), seed

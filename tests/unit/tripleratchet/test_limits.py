@@ -8,8 +8,6 @@ from tripleratchet import limits
 
 from tests.harness.ratchet import Device, pair
 
-_MESSAGES_OF_ONE_JUMP = 300
-
 
 def _sent(sender: Device, receiver: Device, count: int) -> list[tr.CiphertextMessage]:
     record, messages = sender.record(receiver), []
@@ -35,19 +33,31 @@ def test_a_device_number_out_of_range(device: int) -> None:
         tr.Address("+14155550100", device)
 
 
-def test_forward_jump_and_skipped_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tripleratchet.session.MAX_FORWARD_JUMP", _MESSAGES_OF_ONE_JUMP)
-    monkeypatch.setattr("tripleratchet.double.MAX_SKIPPED_SEEDS", 200)
+def test_forward_jump_and_skipped_seeds() -> None:
     one, other = pair()
-    messages = _sent(one, other, _MESSAGES_OF_ONE_JUMP + 2)
+    messages = _sent(one, other, limits.MAX_FORWARD_JUMP + 2)
     with pytest.raises(tr.InvalidMessage):
-        other.decrypt(one, messages[_MESSAGES_OF_ONE_JUMP + 1])
-    assert other.decrypt(one, messages[_MESSAGES_OF_ONE_JUMP]) == b"300"
+        other.decrypt(one, messages[25_001])
+    assert other.decrypt(one, messages[25_000]) == b"25000"
     with pytest.raises(tr.DuplicatedMessage):  # trimmed seeds answer as used ones do
-        other.decrypt(one, messages[_MESSAGES_OF_ONE_JUMP - 201])
-    assert other.decrypt(one, messages[_MESSAGES_OF_ONE_JUMP - 200]) == b"100"
-    assert other.decrypt(one, messages[_MESSAGES_OF_ONE_JUMP - 1]) == b"299"
-    assert other.decrypt(one, messages[_MESSAGES_OF_ONE_JUMP + 1]) == b"301"
+        other.decrypt(one, messages[22_999])
+    for number in (23_000, 24_999, 24_000, 25_001):
+        assert other.decrypt(one, messages[number]) == str(number).encode()
+        with pytest.raises(tr.DuplicatedMessage):
+            other.decrypt(one, messages[number])
+    assert len(other.records[one.address]) < 73_000
+
+
+def test_seeds_of_two_jumps_share_one_store() -> None:
+    one, other = pair()
+    messages = _sent(one, other, 2_102)
+    for number in (1_000, 2_101):  # 2,100 seeds passed over: the oldest hundred are gone
+        assert other.decrypt(one, messages[number]) == str(number).encode()
+    for number in (0, 99):
+        with pytest.raises(tr.DuplicatedMessage):
+            other.decrypt(one, messages[number])
+    for number in (100, 999, 1_001, 2_100):
+        assert other.decrypt(one, messages[number]) == str(number).encode()
 
 
 def test_the_limits_are_those_of_the_protocol() -> None:
