@@ -13,10 +13,10 @@ import tripleratchet as tr
 from letterlock.content.padding import pad
 from letterlock.content.v1 import content_pb2
 from letterlock.relay.v1 import keys_pb2, mailbox_pb2
-
 from letterlockd.model.ids import AccountId, new_message_id, ratchet_name
 from letterlockd.records.v1 import jobs_pb2
 from letterlockd.workers.execute import execute
+
 from tests.harness.ratchet import NOW_MS, Device
 
 Run = Callable[[jobs_pb2.Job], jobs_pb2.JobResult]

@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 _EXIT_SECONDS = 5.0
 """A child ends within microseconds of its input's end, unless it still computes."""
 
+_DEATH_SECONDS = 1.0
+"""Between the end of its pipes and the end of a dying child. Killing it in between would only take
+its exit status away from the loop that waits for it."""
+
 _MAX_LINE_BYTES = 1_000
 _MAX_LINES = 100
 """What a child may say on standard error in its life; the rest is dropped, and said so once."""
@@ -61,6 +65,7 @@ class Link(asyncio.SubprocessProtocol):
         self._exited: asyncio.Future[None] = self._loop.create_future()
         self._deadline: asyncio.TimerHandle | None = None
         self._ended = False
+        self._dying = False
         self._heard = b""
         self._lines = 0
 
@@ -123,19 +128,12 @@ class Link(asyncio.SubprocessProtocol):
         """End the child by the end of its input; kill it if it does not take the hint."""
         self._ended = True
         self._stdin.close()
-        try:
-            async with asyncio.timeout(_EXIT_SECONDS):
-                await asyncio.shield(self._exited)
-        except TimeoutError:
-            await self.kill()
-        self._transport.close()
+        await self._end_within(_EXIT_SECONDS)
 
     async def kill(self) -> None:
         """End the child now and wait until it is gone."""
         self._lose("stopped by the pool")
-        self._kill_process()
-        await asyncio.shield(self._exited)
-        self._transport.close()
+        await self._end_within(_DEATH_SECONDS if self._dying else 0.0)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The process was spawned."""
@@ -156,6 +154,7 @@ class Link(asyncio.SubprocessProtocol):
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """A pipe ended: in order, or because the child is gone."""
         if fd != 2:
+            self._dying = True
             self._lose("ended by itself")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -202,7 +201,17 @@ class Link(asyncio.SubprocessProtocol):
         for position, question in enumerate(questions):
             if not question.answer.done():
                 question.answer.set_exception(ChildLost(cause, working=position == 0))
-        self._kill_process()
+        if not self._dying:
+            self._kill_process()
+
+    async def _end_within(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.shield(self._exited)
+        except TimeoutError:
+            self._kill_process()
+            await self._exited
+        self._transport.close()
 
     def _kill_process(self) -> None:
         with contextlib.suppress(ProcessLookupError):

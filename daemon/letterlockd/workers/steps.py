@@ -138,9 +138,7 @@ def decrypt(
 ) -> jobs_pb2.StepResult:
     """Decrypt one envelope, or ask for the pre-keys that it takes. Raises a `RatchetError`."""
     message = CiphertextMessage(step.type, step.body)
-    pre_keys = GivenPreKeys(
-        setting.scope_key, setting.key_owner, step.pre_keys, setting.spent
-    )
+    pre_keys = GivenPreKeys(setting.scope_key, setting.key_owner, step.pre_keys, setting.spent)
     remote = Address(setting.remote_name, step.device_id)
     sessions = conversation.sessions(step.device_id)
     is_new = sessions is None

@@ -406,7 +406,7 @@ class KeyTask(_message.Message):
     scope_key: _builtins.bytes
     """Scope key of the business number, 32 bytes."""
     account_id: _builtins.bytes
-    """The business number's account, 16 bytes."""
+    """Whom the keys are sealed for: 16 bytes that name the business number."""
     sealed_identity: _builtins.bytes
     """The identity that signs; empty: make one, with a registration id."""
     signed_key_id: _builtins.int
