@@ -14,16 +14,24 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from letterlockd.clock import Clock
 from letterlockd.sealing.keyring import Keyring
-from letterlockd.store.port import Store, StoreFull
+from letterlockd.store.port import Store, StoreFull, Table
 
-__all__ = ["Sweeper"]
+__all__ = ["Duty", "Sweeper"]
+
+
+class Duty(NamedTuple):
+    """A store to sweep, except the tables in `keep`, whose owners delete what is `due` there."""
+
+    store: Store
+    keep: frozenset[Table] = frozenset()
 
 
 class Sweeper:
-    """Sweeps `stores` and the caches of `keyrings` for as long as `run` runs.
+    """Sweeps `duties` and the caches of `keyrings` for as long as `run` runs.
 
     `limit_per_step` bounds one transaction, and so how long a commit may wait behind it.
     `removed` counts by table name, for metrics.
@@ -31,7 +39,7 @@ class Sweeper:
 
     def __init__(
         self,
-        stores: Sequence[Store],
+        duties: Sequence[Duty],
         keyrings: Sequence[Keyring],
         clock: Clock,
         *,
@@ -39,7 +47,7 @@ class Sweeper:
         limit_per_step: int = 1_000,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._stores = stores
+        self._duties = duties
         self._keyrings = keyrings
         self._clock = clock
         self._interval = interval_seconds
@@ -58,16 +66,16 @@ class Sweeper:
         now_ms = self._clock.now_ms()
         for keyring in self._keyrings:
             keyring.forget_before(now_ms)
-        for store in self._stores:
+        for duty in self._duties:
             try:
-                await self._sweep_store(store, now_ms)
+                await self._perform(duty, now_ms)
             except StoreFull:
                 continue
 
-    async def _sweep_store(self, store: Store, now_ms: int) -> None:
+    async def _perform(self, duty: Duty, now_ms: int) -> None:
         more = True
         while more:
-            swept = await store.sweep(now_ms, limit=self._limit)
+            swept = await duty.store.sweep(now_ms, limit=self._limit, keep=duty.keep)
             self.removed.update(dict(swept.removed))
             more = swept.more
             await asyncio.sleep(0)

@@ -22,7 +22,8 @@ from letterlockd.store.port import Check, Commit, CommitConflict, Delete, Put, R
 
 LETTERS = Table("letters", 10, expires=True)
 PEOPLE = Table("people", 11, expires=False)
-TABLES = (LETTERS, PEOPLE)
+RECEIPTS = Table("receipts", 12, expires=True)
+TABLES = (LETTERS, PEOPLE, RECEIPTS)
 
 Records = dict[tuple[int, bytes], Record]
 
@@ -31,10 +32,13 @@ values = st.binary(max_size=8) | st.integers(0, 30_000).map(bytes)
 puts = st.builds(Put, st.just(LETTERS), keys, values, st.integers(1, 9)) | st.builds(
     Put, st.just(PEOPLE), keys, values, st.just(0)
 )
+puts |= st.builds(Put, st.just(RECEIPTS), keys, values, st.integers(1, 9))
 deletes = st.builds(Delete, st.sampled_from(TABLES), keys)
 checks = st.builds(Check, st.sampled_from(TABLES), keys, st.integers(0, 3))
 commits = st.lists(puts | deletes | checks, max_size=6)
-sweeps = st.tuples(st.integers(0, 9), st.integers(1, 4))
+sweeps = st.tuples(
+    st.integers(0, 9), st.integers(1, 4), st.sampled_from([[], [10], [12], [10, 12]])
+)
 groups = st.lists(st.lists(commits, max_size=3) | sweeps, min_size=1, max_size=4)
 histories = st.lists(groups, max_size=12)
 
@@ -57,14 +61,14 @@ class Model:
                 self.records.pop((op.table.number, op.key), None)
         return None
 
-    def sweep(self, now_ms: int, limit: int) -> tuple[dict[int, int], bool]:
+    def sweep(self, now_ms: int, limit: int, kept: list[int]) -> tuple[dict[int, int], bool]:
         due = sorted(
-            (record.expires_at_ms, number, key)
+            (number, record.expires_at_ms, key)
             for (number, key), record in self.records.items()
-            if 0 < record.expires_at_ms <= now_ms
+            if 0 < record.expires_at_ms <= now_ms and number not in kept
         )
         removed: dict[int, int] = {}
-        for _, number, key in due[:limit]:
+        for number, _, key in due[:limit]:
             del self.records[number, key]
             removed[number] = removed.get(number, 0) + 1
         return removed, len(due) > limit
@@ -100,7 +104,7 @@ def test_a_full_store_does_a_request_wholly_or_not_at_all(history: list[list[Any
                 task = group[id_]
                 if isinstance(task, tuple):
                     removed = sum(body[0].values())  # a step may be cut smaller when space is short
-                    task = (task[0], removed) if body[1] else task
+                    task = (task[0], removed, task[2]) if body[1] else task
                 assert body == _expected(model, task)
         engine._env.close()
         _agrees(folder, model.records)
@@ -116,7 +120,9 @@ async def _memory_history(history: list[list[Any]]) -> None:
     store, model = MemoryStore(TABLES), Model()
     for task in (task for group in history for task in group):
         if isinstance(task, tuple):
-            swept = await store.sweep(task[0], limit=task[1])
+            now_ms, limit, kept = task
+            keep = frozenset(table for table in TABLES if table.number in kept)
+            swept = await store.sweep(now_ms, limit=limit, keep=keep)
             removed, more = model.sweep(*task)
             numbers = {table.name: table.number for table in TABLES}
             assert ({numbers[name]: n for name, n in swept.removed}, swept.more) == (removed, more)

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from letterlockd.housekeeping import Sweeper
+from letterlockd.housekeeping import Duty, Sweeper
 from letterlockd.sealing.errors import KeyDestroyed
-from letterlockd.sealing.keyring import DAY_MS, TABLES, Keyring
+from letterlockd.sealing.keyring import DAY_KEYS, DAY_MS, TABLES, Keyring
 from letterlockd.sealing.provider import FileKeyProvider
 from letterlockd.store.memory import MemoryStore
 from letterlockd.store.port import Put, StoreFull, StoreUnavailable, Swept, Table
@@ -33,7 +33,9 @@ async def test_it_sweeps_in_steps_until_nothing_is_due_and_again_at_each_interva
     clock, store = FakeClock(START_MS), MemoryStore([LETTERS])
     due = [Put(LETTERS, b"%d" % number, b"", START_MS + number // 5) for number in range(10)]
     await store.commit([due])
-    sweeper = Sweeper([store], [], clock, interval_seconds=1, limit_per_step=2, sleep=clock.sleep)
+    sweeper = Sweeper(
+        [Duty(store)], [], clock, interval_seconds=1, limit_per_step=2, sleep=clock.sleep
+    )
     async with _running(sweeper):
         assert await store.count(LETTERS) == 5
         await clock.advance(999)
@@ -47,7 +49,7 @@ async def test_ended_day_keys_leave_store_and_memory(tmp_path: Path) -> None:
     clock, store = FakeClock(START_MS), MemoryStore(TABLES)
     ring = await Keyring.open(store, FileKeyProvider(tmp_path / "key"), clock)
     day_key = await ring.day_key(b"", START_MS)
-    sweeper = Sweeper([store], [ring], clock, interval_seconds=60, sleep=clock.sleep)
+    sweeper = Sweeper([Duty(store)], [ring], clock, interval_seconds=60, sleep=clock.sleep)
     async with _running(sweeper):
         await clock.advance(DAY_MS)
         assert sweeper.removed == {"day-keys": 1}
@@ -61,25 +63,37 @@ class _FullOnce(MemoryStore):
         super().__init__([LETTERS])
         self.refusals = 1
 
-    async def sweep(self, now_ms: int, *, limit: int) -> Swept:
+    async def sweep(
+        self, now_ms: int, *, limit: int, keep: frozenset[Table] = frozenset()
+    ) -> Swept:
         if self.refusals:
             self.refusals -= 1
             raise StoreFull("no space left", retry_after_ms=1)
-        return await super().sweep(now_ms, limit=limit)
+        return await super().sweep(now_ms, limit=limit, keep=keep)
 
 
 async def test_a_full_store_does_not_stop_the_others_and_is_tried_again() -> None:
     clock, full, other = FakeClock(START_MS), _FullOnce(), MemoryStore([LETTERS])
     for store in (full, other):
         await store.commit([[Put(LETTERS, b"k", b"", START_MS)]])
-    async with _running(Sweeper([full, other], [], clock, interval_seconds=1, sleep=clock.sleep)):
+    duties = [Duty(full), Duty(other)]
+    async with _running(Sweeper(duties, [], clock, interval_seconds=1, sleep=clock.sleep)):
         assert (await full.count(LETTERS), await other.count(LETTERS)) == (1, 0)
         await clock.advance(1_000)
         assert await full.count(LETTERS) == 0
+
+
+async def test_kept_tables_are_left_to_their_owners() -> None:
+    clock, store = FakeClock(START_MS), MemoryStore([LETTERS, *TABLES])
+    await store.commit([[Put(table, b"k", b"", START_MS) for table in (LETTERS, DAY_KEYS)]])
+    duty = Duty(store, frozenset({LETTERS}))
+    sweeper = Sweeper([duty], [], clock, interval_seconds=1, limit_per_step=1, sleep=clock.sleep)
+    await sweeper.sweep_all()
+    assert sweeper.removed == {"day-keys": 1}
 
 
 async def test_a_lost_store_ends_the_task() -> None:
     clock, store = FakeClock(START_MS), MemoryStore([LETTERS])
     store.lose()
     with pytest.raises(StoreUnavailable):
-        await Sweeper([store], [], clock, interval_seconds=1, sleep=clock.sleep).run()
+        await Sweeper([Duty(store)], [], clock, interval_seconds=1, sleep=clock.sleep).run()

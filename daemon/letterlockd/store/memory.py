@@ -76,18 +76,28 @@ class MemoryStore:
         """As the port says."""
         return len(self._table(table))
 
-    async def sweep(self, now_ms: int, *, limit: int) -> Swept:
+    async def due(self, table: Table, now_ms: int, *, limit: int) -> list[tuple[bytes, Record]]:
         """As the port says."""
         check_limit(limit)
+        records = self._table(table)
+        return [(key, records[key]) for _, key in _due(records, now_ms)[:limit]]
+
+    async def sweep(
+        self, now_ms: int, *, limit: int, keep: frozenset[Table] = frozenset()
+    ) -> Swept:
+        """As the port says."""
+        check_limit(limit)
+        for table in keep:
+            check_table(self._tables, table)
         await self._turn()
-        due = sorted(
-            (record.expires_at_ms, number, key)
-            for number, records in self._records.items()
-            for key, record in records.items()
-            if 0 < record.expires_at_ms <= now_ms
-        )
+        kept = {table.number for table in keep}
+        due = [
+            (number, key)
+            for number in sorted(self._records.keys() - kept)
+            for _, key in _due(self._records[number], now_ms)
+        ]
         removed: dict[str, int] = {}
-        for _, number, key in due[:limit]:
+        for number, key in due[:limit]:
             del self._records[number][key]
             name = self._tables[number].name
             removed[name] = removed.get(name, 0) + 1
@@ -145,3 +155,11 @@ class MemoryStore:
             records[operation.key] = Record(operation.value, version, operation.expires_at_ms)
         elif isinstance(operation, Delete):
             records.pop(operation.key, None)
+
+
+def _due(records: dict[bytes, Record], now_ms: int) -> list[tuple[int, bytes]]:
+    return sorted(
+        (record.expires_at_ms, key)
+        for key, record in records.items()
+        if 0 < record.expires_at_ms <= now_ms
+    )

@@ -22,7 +22,8 @@ from letterlockd.store.port import (
 LETTERS = Table("letters", 10, expires=True)
 PEOPLE = Table("people", 11, expires=False)
 FOREIGN = Table("foreign", 12, expires=False)
-TABLES = (LETTERS, PEOPLE)
+OTHERS = Table("others", 13, expires=True)
+TABLES = (LETTERS, PEOPLE, OTHERS)
 
 
 class StoreContract:
@@ -133,6 +134,39 @@ class StoreContract:
         assert [key for key, _ in await store.scan(LETTERS, limit=9)] == [b"later"]
         assert (await store.sweep(90, limit=9)).removed == (("letters", 1),)
 
+    async def test_what_is_due_in_a_table_earliest_first(self, store: Store) -> None:
+        puts = [Put(LETTERS, b"%d" % expiry, bytes(9), expiry) for expiry in (300, 10, 30, 20)]
+        await store.commit([[*puts, Put(OTHERS, b"x", b"", 5), Put(PEOPLE, b"y", b"")]])
+        found = await store.due(LETTERS, 30, limit=9)
+        assert found == [(b"%d" % expiry, Record(bytes(9), 1, expiry)) for expiry in (10, 20, 30)]
+        assert [key for key, _ in await store.due(LETTERS, 30, limit=2)] == [b"10", b"20"]
+        assert [key for key, _ in await store.due(OTHERS, 1_000, limit=9)] == [b"x"]
+        assert await store.due(LETTERS, 9, limit=9) == []
+        assert await store.due(PEOPLE, 1_000, limit=9) == []
+        assert await store.count(LETTERS) == 4
+
+    async def test_long_due_lists_are_complete(self, store: Store) -> None:
+        keys = [b"%05d" % number for number in range(1_700)]
+        await store.commit([[Put(LETTERS, key, bytes(2_000), 1 + int(key) // 7)] for key in keys])
+        found = await store.due(LETTERS, 10_000, limit=10_000)
+        assert [key for key, _ in found] == keys
+        found = await store.due(LETTERS, 10_000, limit=1_234)
+        assert [key for key, _ in found] == keys[:1_234]
+
+    async def test_sweep_leaves_kept_tables_to_their_owners(self, store: Store) -> None:
+        await store.commit(
+            [[Put(table, b"%d" % n, b"", 10) for table in (LETTERS, OTHERS) for n in range(3)]]
+        )
+        swept = await store.sweep(10, limit=2, keep=frozenset({LETTERS}))
+        assert (swept.removed, swept.more) == ((("others", 2),), True)
+        swept = await store.sweep(10, limit=2, keep=frozenset({LETTERS, PEOPLE}))
+        assert (swept.removed, swept.more) == ((("others", 1),), False)
+        assert await store.count(LETTERS) == 3
+        swept = await store.sweep(10, limit=9)
+        assert (swept.removed, swept.more) == ((("letters", 3),), False)
+        with pytest.raises(BrokenInvariant):
+            await store.sweep(10, limit=2, keep=frozenset({FOREIGN}))
+
     async def test_reserved_numbers_never_overlap(self, store: Store) -> None:
         firsts = await asyncio.gather(*(store.reserve("inbox", 10) for _ in range(10)))
         assert sorted(firsts) == list(range(1, 101, 10))
@@ -170,6 +204,8 @@ class StoreContract:
             await store.scan(PEOPLE, limit=limit)
         with pytest.raises(BrokenInvariant):
             await store.sweep(1, limit=limit)
+        with pytest.raises(BrokenInvariant):
+            await store.due(LETTERS, 1, limit=limit)
 
     @pytest.mark.parametrize(("name", "count"), [("", 1), ("x" * 101, 1), ("x", 0)])
     async def test_sequences_out_of_range(self, store: Store, name: str, count: int) -> None:
@@ -191,6 +227,7 @@ class StoreContract:
             store.scan(PEOPLE, limit=1),
             store.count(PEOPLE),
             store.sweep(1, limit=1),
+            store.due(LETTERS, 1, limit=1),
             store.reserve("x", 1),
         ):
             with pytest.raises(StoreUnavailable):

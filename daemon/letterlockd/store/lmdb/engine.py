@@ -78,8 +78,8 @@ class Engine:
                 id_, kind, body = request
                 if kind != SWEEP or body[1] == 1:
                     return id_, FULL, None
-                now_ms, limit = body
-                request = id_, kind, (now_ms, max(1, limit // 8))
+                now_ms, limit, kept = body
+                request = id_, kind, (now_ms, max(1, limit // 8), kept)
 
     def _in_one_transaction(self, requests: Sequence[Request], limit: int | None) -> list[Answer]:
         while True:

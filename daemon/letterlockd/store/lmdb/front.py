@@ -174,10 +174,29 @@ class LmdbStore:
         self._check_readable(table)
         return self._reader.count(table.number)
 
-    async def sweep(self, now_ms: int, *, limit: int) -> Swept:
+    async def due(self, table: Table, now_ms: int, *, limit: int) -> list[tuple[bytes, Record]]:
+        """As the port says; like a scan, a long answer is not one snapshot."""
+        check_limit(limit)
+        found: list[tuple[bytes, Record]] = []
+        after = b""
+        while True:
+            self._check_readable(table)
+            step = min(_SCAN_STEP, limit - len(found))
+            records, after = self._reader.due(table.number, now_ms, after, step)
+            found += records
+            if not after or len(found) == limit:
+                return found
+            await asyncio.sleep(0)
+
+    async def sweep(
+        self, now_ms: int, *, limit: int, keep: frozenset[Table] = frozenset()
+    ) -> Swept:
         """As the port says."""
         check_limit(limit)
-        removed, more = await self._link.ask(SWEEP, (now_ms, limit), commits=1, size=0)
+        for table in keep:
+            check_table(self._tables, table)
+        body = (now_ms, limit, [table.number for table in keep])
+        removed, more = await self._link.ask(SWEEP, body, commits=1, size=0)
         by_name = sorted((self._name(number), count) for number, count in removed.items())
         return Swept(tuple(by_name), more)
 

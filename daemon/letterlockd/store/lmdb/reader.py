@@ -14,7 +14,7 @@ from typing import Any
 
 import lmdb
 
-from letterlockd.store.lmdb.schema import HEADER, table_db
+from letterlockd.store.lmdb.schema import EXPIRY_DB, HEADER, expiry_key, split_expiry_key, table_db
 from letterlockd.store.port import Record, StoreUnavailable, Table
 
 __all__ = ["Reader"]
@@ -28,8 +28,9 @@ class Reader:
 
     def __init__(self, folder: Path, tables: Sequence[Table]) -> None:
         self._env = lmdb.open(
-            str(folder), readonly=True, max_dbs=len(tables), readahead=False, create=False
+            str(folder), readonly=True, max_dbs=len(tables) + 1, readahead=False, create=False
         )
+        self._expiry = self._env.open_db(EXPIRY_DB, create=False)
         self._tables = {
             table.number: self._env.open_db(table_db(table.number), create=False)
             for table in tables
@@ -59,6 +60,31 @@ class Reader:
                 found.append((key, _present(stored)))
                 taken += len(stored)
         return found, True
+
+    def due(
+        self, number: int, now_ms: int, after: bytes, limit: int
+    ) -> tuple[list[tuple[bytes, Record]], bytes]:
+        """Up to `limit` due records, earliest first, and where to go on (empty: no more are due).
+
+        `after` is where an earlier answer ended, or empty.
+        """
+        found: list[tuple[bytes, Record]] = []
+        taken = 0
+        with self._snapshot() as txn, txn.cursor(db=self._expiry) as cursor:
+            cursor.set_range(after + b"\0" if after else expiry_key(0, number, b""))
+            for entry in cursor.iternext(keys=True, values=False):
+                expires_at_ms, entry_number, key = split_expiry_key(entry)
+                if entry_number != number or expires_at_ms > now_ms:
+                    return found, b""
+                if len(found) == limit or taken > _SCAN_BYTES:
+                    return found, after
+                stored = txn.get(key, None, self._tables[number])
+                if stored is None:
+                    raise StoreUnavailable("an expiry entry matches no record; run verify")
+                found.append((key, _present(stored)))
+                taken += len(stored)
+                after = entry
+        return found, b""
 
     def count(self, number: int) -> int:
         """Records in the table."""

@@ -11,7 +11,7 @@
         │   ├── "table/" be8 number  "1" or "0" (records expire or not), then the table's name
         │   └── "sequence/" name     be64, the next number that is free
         ├── expiry
-        │   └── be64 expiry ms, be8 table number, key → empty
+        │   └── be8 table number, be64 expiry ms, key → empty
         └── t001 … t255              one for each table, by its number
             └── key → be64 version, be64 expiry ms (0 = never), value
 
@@ -50,7 +50,7 @@ HEADER = struct.Struct(">QQ")
 
 NUMBER = struct.Struct(">Q")
 
-_EXPIRY_PREFIX = struct.Struct(">QB")
+_EXPIRY_PREFIX = struct.Struct(">BQ")
 
 
 def table_db(number: int) -> bytes:
@@ -69,11 +69,12 @@ def sequence_key(name: str) -> bytes:
 
 
 def expiry_key(expires_at_ms: int, number: int, key: bytes) -> bytes:
-    """Key in `expiry` of a record: sorts by time, so that the sweeper reads from the start."""
-    return _EXPIRY_PREFIX.pack(expires_at_ms, number) + key
+    """Key in `expiry` of a record: sorts by table, then time, so that what is due in a table is
+    one range, however much is due in others."""
+    return _EXPIRY_PREFIX.pack(number, expires_at_ms) + key
 
 
 def split_expiry_key(entry: bytes) -> tuple[int, int, bytes]:
     """Expiry time, table number and record key of an `expiry` entry."""
-    expires_at_ms, number = _EXPIRY_PREFIX.unpack_from(entry)
+    number, expires_at_ms = _EXPIRY_PREFIX.unpack_from(entry)
     return expires_at_ms, number, entry[_EXPIRY_PREFIX.size :]

@@ -87,9 +87,12 @@ class Transaction:
             for key, record in cursor:
                 yield bytes(key), bytes(record[HEADER.size :]), HEADER.unpack_from(record)[1]
 
-    def sweep(self, now_ms: int, limit: int) -> tuple[dict[int, int], bool]:
-        """Remove at most `limit` due records: counts by table number, and whether more are due."""
-        due = self._due(now_ms, limit + 1)
+    def sweep(self, now_ms: int, limit: int, kept: Sequence[int]) -> tuple[dict[int, int], bool]:
+        """Remove at most `limit` due records, table by table, but not from those in `kept`: counts
+        by table number, and whether more are due."""
+        due: list[tuple[int, int, bytes]] = []
+        for number in sorted(self._tables.keys() - set(kept)):
+            due += self._due(number, now_ms, limit + 1 - len(due))
         removed: dict[int, int] = {}
         for expires_at_ms, number, key in due[:limit]:
             if self._header(number, key)[1] != expires_at_ms:
@@ -109,12 +112,13 @@ class Transaction:
         self._txn.put(key, NUMBER.pack(first + count), db=self._meta)
         return int(first)
 
-    def _due(self, now_ms: int, limit: int) -> list[tuple[int, int, bytes]]:
+    def _due(self, number: int, now_ms: int, limit: int) -> list[tuple[int, int, bytes]]:
         due: list[tuple[int, int, bytes]] = []
         with self._txn.cursor(db=self._expiry) as cursor:
+            cursor.set_range(expiry_key(0, number, b""))
             for entry in cursor.iternext(keys=True, values=False):
                 found = split_expiry_key(bytes(entry))
-                if found[0] > now_ms or len(due) == limit:
+                if found[1] != number or found[0] > now_ms or len(due) == limit:
                     break
                 due.append(found)
         return due

@@ -11,7 +11,7 @@ disk: so `marshal`, the fastest encoding at hand, is safe here and only here.
     COMMIT    [(checks, writes), …]                       [None or (table number, key, version), …]
               check (table number, key, version)
               write (number, key, value, expiry) = put, (number, key) = delete
-    SWEEP     (now ms, limit)                             ({table number: count}, more)
+    SWEEP     (now ms, limit, [kept table number, …])     ({table number: count}, more)
     RESERVE   (name, count)                               first number
 """
 
