@@ -193,9 +193,7 @@ def _respond(
         secrets,
         signed_private=signed.private,
         signed_public=signed.public,
-        max_jump=session.max_jump(
-            local.identity.public, message.identity_key, local.address, remote
-        ),
+        policy=local.post_quantum,
     )
     used = UsedPreKeys(
         message.pre_key_id,

@@ -65,7 +65,7 @@ def process_bundle(
             offer.kyber_ciphertext,
             now_ms // 1000,
         ),
-        max_jump=session.max_jump(local.identity.public, identity_key, local.address, remote),
+        policy=local.post_quantum,
         random=random,
     )
     return (record or SessionRecord()).promote(started)

@@ -23,7 +23,7 @@ from .messages import (
     build_pre_key_message,
     build_signal_message,
 )
-from .post_quantum import PostQuantum
+from .post_quantum import DECLINED, PostQuantum, PostQuantumPolicy
 from .pqxdh import Offer, Secrets
 
 
@@ -77,7 +77,7 @@ def start_initiator(
     *,
     signed_pre_key: bytes,
     pending: Pending,
-    max_jump: int,
+    policy: PostQuantumPolicy,
     random: Random,
 ) -> Session:
     """The initiator's session: a root step ahead, receiving first under the signed pre-key."""
@@ -91,7 +91,7 @@ def start_initiator(
         SendingChain(private, public, sending_key, 0),
         (ReceivingChain(signed_pre_key, secrets.chain_key, 0, b"").encode(),),
     )
-    pq = post_quantum.start(secrets.auth_key, initiator=True, max_jump=max_jump)
+    pq = post_quantum.start(secrets.auth_key, is_initiator=True, policy=policy)
     return Session(parties, ratchet, pending, pq)
 
 
@@ -101,11 +101,11 @@ def start_responder(
     *,
     signed_private: bytes,
     signed_public: bytes,
-    max_jump: int,
+    policy: PostQuantumPolicy,
 ) -> Session:
     """The responder's session; its first receive makes a DH step, so this chain never sends."""
     sending = SendingChain(signed_private, signed_public, secrets.chain_key, 0)
-    pq = post_quantum.start(secrets.auth_key, initiator=False, max_jump=max_jump)
+    pq = post_quantum.start(secrets.auth_key, is_initiator=False, policy=policy)
     return Session(parties, Ratchet(secrets.root_key, 0, sending, ()), None, pq)
 
 
@@ -157,7 +157,7 @@ def open_message(
     ratchet, seed, is_new = double.next_receiving(
         session.ratchet, message.ratchet_key, message.counter, jump
     )
-    pq, salt = session.post_quantum.receive(message.pq_ratchet)
+    pq, salt = session.post_quantum.receive(message.pq_ratchet, jump)
     cipher_key, mac_key, iv = double.message_keys(seed, salt)
     if not message.verify(mac_key, theirs, mine):
         raise InvalidMessage("MAC does not match")
@@ -166,7 +166,7 @@ def open_message(
     plaintext = double.decrypt_block(cipher_key, iv, message.ciphertext)
     if is_new:
         ratchet = double.turn(ratchet, random)
-    return Session(parties, ratchet, None, pq), plaintext
+    return Session(parties, ratchet, None, DECLINED if pq is None else pq), plaintext
 
 
 def _check_addresses(received: bytes, expected: bytes | None) -> None:
