@@ -17,9 +17,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -112,11 +112,17 @@ class RelaySection(_Section):
     )
     verification_command: list[str] = Field(
         default=[],
-        description="Program and arguments; gets number and code as JSON on standard input.",
+        description="Program and arguments; gets two lines on standard input, number and code.",
     )
     metrics: LoopbackAddress = Field(
         default="", description="Where Prometheus may ask, this machine only. Empty: nowhere."
     )
+
+    @model_validator(mode="after")
+    def _command_is_given(self) -> Self:
+        if self.verification == "command" and not self.verification_command:
+            raise ValueError("verification = command needs verification_command")
+        return self
 
 
 class TlsSection(_Section):
@@ -127,6 +133,12 @@ class TlsSection(_Section):
     )
     certificate: Path | None = Field(default=None, description="Own certificate chain, PEM.")
     key: Path | None = Field(default=None, description="Own private key, PEM.")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key are given together or not at all")
+        return self
 
 
 class LimitsSection(_Section):
