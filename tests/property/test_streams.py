@@ -90,6 +90,21 @@ def test_an_unknown_frame_is_refused_in_every_state(machine) -> None:
             machine.step(stream, machine.UnknownFrame())
 
 
+@pytest.mark.parametrize(
+    ("now", "event", "actions"),
+    [
+        (Credit(10, 8, 6, used=7), credit.Took(0), ()),
+        (Credit(10, 8, 6, used=7), credit.Took(1), (credit.Pause(),)),
+        (Credit(10, 8, 6, used=7), credit.Took(3), (credit.Pause(),)),
+        (Credit(10, 8, 6, 8, credit.CreditState.FULL), credit.Gave(1), ()),
+        (Credit(10, 8, 6, 8, credit.CreditState.FULL), credit.Gave(2), (credit.Resume(),)),
+        (Credit(1, 1, 0, 1, credit.CreditState.FULL), credit.Gave(1), (credit.Resume(),)),
+    ],
+)
+def test_credit_pauses_and_resumes_at_its_levels(now, event, actions) -> None:
+    assert credit.step(now, event)[1] == actions
+
+
 @given(
     limit=st.integers(1, 20),
     moves=st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=100),
@@ -181,6 +196,8 @@ class SendHistory(RuleBasedStateMachine):
         else:
             assert used == self.taken - self.answered
             assert "Finish" not in self.said
+        if self.stream.state in (send.SendState.FINISHING, send.SendState.DRAINING):
+            assert used > 0, "everything is answered, and the end does not come"
         assert self.said.count("SayOpened") <= 1
         assert self.said.count("SayDraining") <= 1
         stops = [name for name in self.said if name in ("StopReading", "StartReading")]
@@ -268,6 +285,8 @@ class ReceiveHistory(RuleBasedStateMachine):
         if self.stream.state is receive.ReceiveState.LIVE:
             assert caught_up == 1
             assert self.next >= self.BACKLOG
+        if self.stream.state is receive.ReceiveState.CATCHING_UP:
+            assert self.next < self.BACKLOG
         ends = [name for name in self.said if name in ("Finish", "RefuseReplaced")]
         assert len(ends) == (self.stream.state is receive.ReceiveState.CLOSED)
 
