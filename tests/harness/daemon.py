@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-
 from letterlock import AdminClient, BusinessClient, Device
 from letterlock.device_store import DeviceStore, MemoryDeviceStore
 
@@ -116,7 +115,6 @@ async def running_daemon(
     folder: Path, *, env: Mapping[str, str] | None = None, **settings: object
 ) -> AsyncIterator[Daemon]:
     """A daemon with its data below `folder`; `settings` by dotted key with `__` for the dot."""
-    folder.mkdir(parents=True, exist_ok=True)
     chosen = {
         "gateway.listen": "127.0.0.1:0",
         "relay.listen": "127.0.0.1:0",
@@ -166,7 +164,8 @@ def leaks(folder: Path, needles: Mapping[str, bytes]) -> list[str]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             held = path.read_bytes()
-            found += [f"{name} in {path.name}" for name, needle in needles.items() if needle in held]
+            hits = (name for name, needle in needles.items() if needle in held)
+            found += [f"{name} in {path.name}" for name in hits]
     return found
 
 
