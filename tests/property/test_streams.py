@@ -210,7 +210,7 @@ class SendHistory(RuleBasedStateMachine):
 class ReceiveHistory(RuleBasedStateMachine):
     """A stream over an inbox of numbered events, with a caller that acknowledges as it likes."""
 
-    WINDOW, BACKLOG = 4, 6
+    WINDOW, BACKLOG = 4, 3
 
     def __init__(self) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class ReceiveHistory(RuleBasedStateMachine):
             self.stream.state not in (receive.ReceiveState.OPENING, receive.ReceiveState.CLOSED)
         )
     )
-    @rule(ids=st.lists(st.integers(-2, 40).map(str), max_size=6))
+    @rule(ids=st.lists(st.integers(-1, 12).map(str), max_size=8))
     def acknowledges(self, ids: list[str]) -> None:
         before = len(self.ledger)
         self.apply(receive.AcksFrame())
@@ -261,6 +261,7 @@ class ReceiveHistory(RuleBasedStateMachine):
         self.apply(receive.Acked(self.uncommitted))
         self.uncommitted = 0
 
+    @precondition(lambda self: self.next > self.BACKLOG or len(self.ledger) > 2)
     @rule()
     def drains(self) -> None:
         self.apply(receive.DrainOrdered())
@@ -270,6 +271,7 @@ class ReceiveHistory(RuleBasedStateMachine):
     def grace_ends(self) -> None:
         self.apply(receive.GraceOver())
 
+    @precondition(lambda self: self.next > 2 * self.BACKLOG)
     @rule()
     def is_replaced(self) -> None:
         self.apply(receive.Replaced())
@@ -287,8 +289,39 @@ class ReceiveHistory(RuleBasedStateMachine):
             assert self.next >= self.BACKLOG
         if self.stream.state is receive.ReceiveState.CATCHING_UP:
             assert self.next < self.BACKLOG
+        if self.stream.state is receive.ReceiveState.DRAINING:
+            assert out > 0, "everything is acknowledged, and the end does not come"
         ends = [name for name in self.said if name in ("Finish", "RefuseReplaced")]
         assert len(ends) == (self.stream.state is receive.ReceiveState.CLOSED)
+
+
+def test_the_backlog_is_given_when_its_last_event_is() -> None:
+    stream, _ = receive.step(receive.ReceiveStream(), receive.OpenFrame(5, False, 10))
+    assert receive.step(stream, receive.Reached(9)) == (stream, ())
+    stream, actions = receive.step(stream, receive.Reached(10))
+    assert actions == (receive.SayCaughtUp(),)
+    assert receive.step(stream, receive.Reached(11)) == (stream, ())
+
+
+def test_a_draining_receiver_ends_with_the_last_acknowledgement() -> None:
+    stream = receive.ReceiveStream(receive.ReceiveState.LIVE, Credit(5, 5, 4, used=2), 10)
+    stream, actions = receive.step(stream, receive.DrainOrdered())
+    assert (actions, stream.room) == ((receive.SayDraining(),), 0)
+    stream, actions = receive.step(stream, receive.Acked(1))
+    assert actions == ()
+    assert receive.step(stream, receive.Acked(1))[1] == (receive.Finish(),)
+
+
+@pytest.mark.parametrize("new_only", [False, True])
+def test_a_receiver_starts_where_it_was_asked_to(new_only: bool) -> None:
+    _, actions = receive.step(receive.ReceiveStream(), receive.OpenFrame(5, new_only, 10))
+    assert actions == (receive.SayOpened(5), receive.StartAt(10 if new_only else 0))
+
+
+@pytest.mark.parametrize("state", [s for s in receive.ReceiveState if s.name != "CLOSED"])
+def test_a_newer_stream_ends_a_receiver_in_any_state(state: receive.ReceiveState) -> None:
+    stream = receive.ReceiveStream(state, Credit(5, 5, 4, used=2), 10)
+    assert receive.step(stream, receive.Replaced())[1] == (receive.RefuseReplaced(),)
 
 
 TestSendHistory = SendHistory.TestCase
