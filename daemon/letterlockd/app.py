@@ -51,6 +51,7 @@ def run_gateway(settings: Settings, *, ready_fd: int | None, until_stdin_ends: b
 async def compose_relay(settings: Settings, opened: AsyncExitStack) -> Composed:
     """The relay, open and not yet listening. What it imports never reaches the ratchet (I3)."""
     from letterlock.relay.v1 import accounts_pb2_grpc, keys_pb2_grpc
+
     from letterlockd.relay.room import Relay
     from letterlockd.relay.senders import CommandSender, FolderSender
     from letterlockd.relay.settings import RelaySettings
