@@ -41,7 +41,7 @@ __all__ = ["AtDevice", "BadBundle", "Setting", "decrypt", "drop_devices", "encry
 
 
 class BadBundle(Exception):
-    """The bytes are no DeviceBundle."""
+    """The bytes are no DeviceBundle, or there is none to prove the identity key with."""
 
 
 class AtDevice(Exception):
@@ -73,6 +73,8 @@ def establish(
     outcome: jobs_pb2.StepResult,
 ) -> None:
     """Open a session with each bundle's device. Raises `AtDevice` or `BadBundle`."""
+    if not step.bundles:
+        raise BadBundle
     same = conversation.identity_key in (None, step.identity_key)
     opened: dict[int, SessionRecord] = {}
     for data in step.bundles:

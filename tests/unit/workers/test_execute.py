@@ -378,6 +378,13 @@ def test_bundles_that_are_none_are_refused_by_name() -> None:
     assert failure(made.work(establish_with(made, nowhere))[0]) == ("InvalidAddress", 128)
 
 
+def test_an_identity_key_without_a_bundle_proves_nothing() -> None:
+    made = talk()
+    step = jobs_pb2.Establish(identity_key=b"\x05" + bytes(32), complete=True)
+    assert failure(made.work(jobs_pb2.Step(establish=step))[0]) == ("BadBundle", 0)
+    assert [e.device_id for e in made.send(text_payload())] == [1]
+
+
 def test_devices_are_added_replaced_and_forgotten() -> None:
     made = talk(1, 2, 3)
     assert [e.device_id for e in made.send(text_payload())] == [1, 2, 3]
