@@ -250,6 +250,14 @@ async def test_a_revoked_token_ends_the_stream(room: Room) -> None:
     await until_closed(room)
 
 
+async def test_a_stream_ends_at_its_deadline(room: Room) -> None:
+    call = room.stub.Send(metadata=TOKEN, timeout=0.05)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await read_to_end(call)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await until_closed(room)
+
+
 async def test_answers_after_a_cancel_go_nowhere(room: Room) -> None:
     call = await opened(room)
     room.outbound.holding = True
