@@ -95,6 +95,7 @@ class Device:
         self._ready: deque[DeviceEvent] = deque()
         self._to_receipt: dict[bytes, list[bytes]] = {}
         self._chores: Chores | None = None
+        self._taking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         stored = await self._store.load()
@@ -125,6 +126,8 @@ class Device:
 
     async def aclose(self) -> None:
         """Commit what was acked, write what waits, end the stream, close the store."""
+        if self._taking is not None:
+            await asyncio.wait([self._taking])
         if self._state is not None and not self._state.is_broken:
             try:
                 await self._flush()
@@ -267,8 +270,12 @@ class Device:
         while not self._ready:
             await self._flush()
             mailbox.news.clear()
-            if items := mailbox.take(TAKE_AT_ONCE):
-                await self._take_in(mailbox, items)
+            if self._taking is None and (items := mailbox.take(TAKE_AT_ONCE)):
+                self._taking = asyncio.create_task(self._take_in(mailbox, items))
+            if self._taking is not None:
+                # A caller that gives up leaves the batch to go through: it is given out next time.
+                await asyncio.shield(self._taking)
+                self._taking = None
             elif mailbox.failure is not None:
                 raise mailbox.failure
             elif not self._ready:
