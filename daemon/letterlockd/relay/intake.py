@@ -210,15 +210,11 @@ class Intake:
             items, size = settings.gateway_mailbox_items, settings.gateway_mailbox_bytes
         else:
             items, size = settings.device_mailbox_items, settings.device_mailbox_bytes
-        return all(
-            self._levels.fits(
-                recipient.devices[envelope.device_id].mailbox,
-                len(envelope.body),
-                max_items=items,
-                max_bytes=size,
-            )
-            for envelope in submission.envelopes
-        )
+        for envelope in submission.envelopes:
+            mailbox, length = recipient.devices[envelope.device_id].mailbox, len(envelope.body)
+            if not self._levels.fits(mailbox, length, max_items=items, max_bytes=size):
+                return False
+        return True
 
     def _over_rate(self, connection: Connection, sender: Sender) -> int:
         business = sender.retention_ms is not None

@@ -94,7 +94,15 @@ def receipts_item(item_id: int, receipts: Sequence[Receipt]) -> bytes:
 
 def write_row(delivery: bytes, debt: Debt | None, recipient: bytes) -> bytes:
     """The value of a mailbox row."""
-    owed = None if debt is None else ReceiptDebt(**debt._asdict())
+    owed = None
+    if debt is not None:
+        owed = ReceiptDebt(
+            mailbox=debt.mailbox,
+            message_id=debt.message_id,
+            sender=debt.sender,
+            recipient=debt.recipient,
+            shared=debt.shared,
+        )
     return StoredItem(delivery=delivery, debt=owed, recipient=recipient).SerializeToString()
 
 

@@ -12,6 +12,7 @@ disk refuses submissions and keeps acknowledgements that owe a receipt until the
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,14 +115,22 @@ class Journal:
 
     async def run(self) -> None:
         """Commit batches until cancelled. Raises `StoreUnavailable` when the store is lost."""
+        started = -math.inf
         while True:
             await self._wake.wait()
+            pause = started + self._settings.batch_seconds - self._clock.monotonic()
+            if pause > 0 and not self._heavy():
+                await asyncio.sleep(pause)
+            started = self._clock.monotonic()
             self._wake.clear()
             full = await self._batch()
             if full or self._usage.owes_a_write:
                 self._wake.set()
             if full:
                 await asyncio.sleep(_FULL_PAUSE_SECONDS)
+
+    def _heavy(self) -> bool:
+        return len(self._staged) + self._settling_rows >= self._settings.max_staged // 2
 
     async def _batch(self) -> bool:
         """One batch. True when the disk is full and something is left for later."""
