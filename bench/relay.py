@@ -110,8 +110,8 @@ async def serve(folder: Path) -> None:
 class Served:
     """The relay process as the load generator sees it."""
 
-    def __init__(self, process: subprocess.Popen[str], committer: int, folder: Path) -> None:
-        self.relay = psutil.Process(process.pid)
+    def __init__(self, relay: int, committer: int, folder: Path) -> None:
+        self.relay = psutil.Process(relay)
         self.committer = psutil.Process(committer)
         self.folder = folder
 
@@ -126,14 +126,14 @@ class Served:
 @asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[Served]:
     command = [sys.executable, __file__, "--serve", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        ready = await asyncio.to_thread(process.stdout.readline)
-        try:
-            yield Served(process, int(ready.split()[1]), folder)
-        finally:
-            process.terminate()
-            await asyncio.to_thread(process.wait)
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    ready = await process.stdout.readline()
+    try:
+        yield Served(process.pid, int(ready.split()[1]), folder)
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 class Device:
@@ -241,11 +241,10 @@ async def throughput(
     count = len(frames) * FRAME
     cpu, own = relay.cpu_s(), time.process_time()
     started = time.perf_counter()
-    sent = 0
-    for frame in frames:
-        await gateway.until(lambda: sent - gateway.received < options.outstanding)
+    for number, frame in enumerate(frames):
+        enough = number * FRAME - options.outstanding
+        await gateway.until(lambda enough=enough: gateway.received > enough)
         await gateway.write(frame)
-        sent += FRAME
     await gateway.until(lambda: gateway.received >= count)
     seconds = time.perf_counter() - started
     used = relay.cpu_s()

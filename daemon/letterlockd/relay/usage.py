@@ -44,7 +44,11 @@ class Usage:
         return bool(self._changed)
 
     async def read(self, account: bytes, day: int) -> UsageDay:
-        """The counters of an account on a day since 1970, as of the last batch."""
+        """The counters of an account on a day since 1970, with what is being written."""
+        if (day, account) in self._totals:
+            current = UsageDay()
+            current.CopyFrom(self._totals[day, account])
+            return current
         record = await self._store.get(USAGE, usage_key(day, account))
         return UsageDay() if record is None else UsageDay.FromString(record.value)
 
