@@ -12,6 +12,7 @@ from letterlock.v1 import messaging_pb2
 from letterlock.v1.messaging_pb2 import ReceiveAcks, ReceiveOpen, ReceiveRequest
 from letterlockd.gateway.inbox import INBOX
 
+from tests.harness.clock import settle
 from tests.harness.messaging import (
     ACCOUNT,
     NUMBER,
@@ -44,7 +45,7 @@ class Recorder:
                 number += count
             elif open_commits:
                 await self.end(*open_commits.pop(self.chance.randrange(len(open_commits))))
-            await asyncio.sleep(0)
+            await settle(self.chance.randint(1, 40))
 
     async def end(self, numbers, staged) -> None:
         if self.chance.random() < 0.1:
@@ -77,6 +78,8 @@ class Business:
                 assert number > last, "out of order within a stream"
                 if number in self.seen:
                     assert event.redelivered, "given before and not marked"
+                else:
+                    assert number > max(self.seen, default=-1), "passed over, and given late"
                 last = number
                 self.seen.add(number)
                 unacknowledged.append(event)
@@ -88,9 +91,7 @@ class Business:
             if done:
                 ids = [event.event_id for event in done]
                 await call.write(ReceiveRequest(acks=ReceiveAcks(event_ids=ids)))
-            if frame.HasField("caught_up") and self.chance.random() < 0.5:
-                break
-            if not frame.events.events and not unacknowledged:
+            if frame.HasField("caught_up") and self.chance.random() < 0.3:
                 break
         call.cancel()
 
