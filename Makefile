@@ -10,7 +10,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first that runs and is new enough: a name alone may be a shim of a version manager.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	"$$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		&& echo "$$name" && break; done)
 NPM := $(shell command -v npm)
 BIN := .venv/bin
 STAMPS := .make
@@ -55,8 +58,8 @@ toolchains:
 		echo "Node with npm is required here, and is missing" >&2; exit 1; fi
 
 $(STAMPS)/python: pyproject.toml
-	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed (make PYTHON=...)" >&2; exit 1; }
+	@test -n "$(PYTHON)" || \
+		{ echo "Python 3.11 or newer with venv is needed (make PYTHON=...)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable '.[daemon]' --group dev --group bench

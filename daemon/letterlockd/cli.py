@@ -150,7 +150,7 @@ def gateway(
     loaded: Loaded, forwarded: list[str], ready_fd: int | None, until_stdin_ends: bool
 ) -> None:
     """Run the gateway, with the registry, until SIGTERM."""
-    from letterlockd.app import run_gateway
+    from letterlockd.app.gateway import run_gateway
 
     sys.exit(run_gateway(loaded.settings, ready_fd=ready_fd, until_stdin_ends=until_stdin_ends))
 
@@ -162,7 +162,7 @@ def relay(
     loaded: Loaded, forwarded: list[str], ready_fd: int | None, until_stdin_ends: bool
 ) -> None:
     """Run the relay until SIGTERM."""
-    from letterlockd.app import run_relay
+    from letterlockd.app.relay import run_relay
 
     sys.exit(run_relay(loaded.settings, ready_fd=ready_fd, until_stdin_ends=until_stdin_ends))
 

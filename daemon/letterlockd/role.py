@@ -90,8 +90,8 @@ async def _serve(
             running = [tasks.create_task(_watched(run)) for run in role.running]
             await role.server.start()
             address = f"{role.listen.rpartition(':')[0]}:{role.server.port}"
-            announce(Ready(name, address), ready_fd)
             _log.info("serving", address=address)
+            announce(Ready(name, address), ready_fd)
             await stop.wait()
             _log.info("draining", grace_s=grace)
             closing.reschedule(asyncio.get_running_loop().time() + grace + _CLOSE_SECONDS)

@@ -113,7 +113,7 @@ class _Role:
         except TimeoutError:
             process.kill()
             code = await process.wait()
-        _log.info("role_stopped", name=self._name, code=code)
+        _log.info("role_stopped", name=self._name, exit_code=code)
 
     async def _start_once(self) -> Ready | None:
         """Ready, or None when it ended before."""
@@ -142,7 +142,7 @@ class _Role:
         """Pause before the next start, or `_GaveUp` when that is not worth it."""
         code = self._process.returncode if self._process is not None else None
         now = asyncio.get_running_loop().time()
-        _log.warning("role_ended", name=self._name, code=code)
+        _log.warning("role_ended", name=self._name, exit_code=code)
         if code is None or not restart_helps(code, was_ready=self._was_ready):
             raise _GaveUp(ExitCode.BUG if code is None else code)
         self._ends.append(now)

@@ -182,10 +182,20 @@ async def test_roles_notice_when_the_supervisor_is_killed(journal: Journal) -> N
     await journal.until(lambda: {"relay orphaned", "gateway orphaned"} <= set(journal.lines()))
 
 
-def test_serve_imports_no_grpc() -> None:
-    script = (
-        "import sys, letterlockd.cli, letterlockd.supervisor, letterlockd.telemetry\n"
-        "print(*[name for name in ('grpc', 'lmdb', 'tripleratchet') if name in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    ("process", "never"),
+    [
+        (
+            "letterlockd.cli, letterlockd.supervisor, letterlockd.telemetry",
+            ["grpc", "lmdb", "cryptography", "tripleratchet"],
+        ),
+        (
+            "letterlockd.cli, letterlockd.app.relay",
+            ["tripleratchet", "nacl", "letterlockd.workers", "letterlockd.gateway"],
+        ),
+    ],
+)
+def test_a_process_never_loads_what_it_must_not_know(process: str, never: list[str]) -> None:
+    script = f"import sys, {process}\nprint(*[n for n in {never} if n in sys.modules])"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
