@@ -109,7 +109,7 @@ class Business:
             pass
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(5))
 async def test_every_committed_event_reaches_a_business_that_comes_and_goes(seed: int) -> None:
     chance = random.Random(seed)
     async with messaging_room() as room:

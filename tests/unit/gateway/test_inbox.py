@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from letterlockd.errors import BrokenInvariant
+from letterlockd.errors import BrokenInvariant, EnvironmentFault
 from letterlockd.gateway.inbox import INBOX, Inbox, Page, Waiting
 from letterlockd.gateway.inbox_rows import GivenRanges, PartialRows, row_key, rows_of
 from letterlockd.limits import MAX_ROW_BYTES, MAX_ROW_EVENTS
@@ -155,6 +155,15 @@ async def test_a_deletion_that_fails_brings_the_whole_row_again(inbox, store, cl
         await inbox.acknowledge(ACCOUNT, places)
     store.commit = commit
     assert [waiting.event.time_ms for waiting in await read_all(inbox)] == [1, 2]
+
+
+async def test_a_damaged_row_is_told_and_not_taken_for_an_empty_one(inbox, store, clock) -> None:
+    rows = staged(inbox, clock, 1)
+    rows.changes[0] = rows.changes[0]._replace(value=b"\xff\xff")
+    await record(store, rows)
+    with pytest.raises(EnvironmentFault) as caught:
+        await inbox.read(ACCOUNT, 0, limit=10)
+    assert caught.value.reason == "STORAGE_DAMAGED"
 
 
 def test_rows_are_bounded_in_events_and_bytes() -> None:
