@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC
 
 import click
 from google.protobuf.json_format import MessageToDict
@@ -110,6 +111,7 @@ def event_row(event: Event) -> dict[str, object]:
             "user_id": event.message.user_id,
             "phone_number": event.message.phone_number,
             "message_id": event.message.message_id,
+            "sent_time": event.message.sent_time.ToDatetime(UTC).isoformat(timespec="seconds"),
             "content": values(event.message.content),
         }
     elif event.status is not None:

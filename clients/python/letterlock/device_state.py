@@ -80,14 +80,15 @@ class DeviceState:
         # A caller that gives up does not undo a commit that is on its way, so its outcome is
         # awaited all the same.
         commit = asyncio.ensure_future(self._store.commit(changes))
-        self._broken = True
         try:
             await asyncio.shield(commit)
         except asyncio.CancelledError:
             await asyncio.wait([commit])
             self._broken = commit.cancelled() or commit.exception() is not None
             raise
-        self._broken = False
+        except BaseException:
+            self._broken = True
+            raise
 
     def account_of(self, phone_number: str) -> bytes | None:
         """The account last found under a number."""
