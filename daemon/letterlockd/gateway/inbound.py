@@ -105,9 +105,11 @@ class Inbound:
     async def run(self) -> None:
         """Work what arrives until cancelled."""
         while True:
-            while not self._arrived:
+            self._acknowledge_safe()
+            if not self._arrived:
                 self._news.clear()
                 await self._news.wait()
+                continue
             count = min(len(self._arrived), _MAX_BATCH)
             batch = [self._arrived.popleft() for _ in range(count)]
             await self._work(batch)
@@ -212,11 +214,12 @@ class Inbound:
         self._is_safe(place)
 
     def _is_safe(self, place: _Place) -> None:
-        if not self._safe:
-            asyncio.get_running_loop().call_soon(self._acknowledge_safe)
         self._safe.append(place)
+        self._news.set()
 
     def _acknowledge_safe(self) -> None:
+        if not self._safe:
+            return
         safe, self._safe = self._safe, []
         for epoch in sorted({epoch for _, epoch in safe}):
             self._acknowledge([item_id for item_id, of in safe if of == epoch], epoch)
