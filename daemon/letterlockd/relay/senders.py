@@ -48,15 +48,16 @@ class FolderSender:
         file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(file, "w") as writer:
             writer.write(code)
-        aside.replace(self._folder / verification_id)
-        self._clean()
+        written = aside.replace(self._folder / verification_id)
+        self._clean(keep=written)
 
-    def _clean(self) -> None:
+    def _clean(self, keep: Path) -> None:
+        # File times are coarse: the file just written must not lose against one as young.
         files = sorted(
-            (path for path in self._folder.iterdir() if not path.name.startswith(".")),
+            (path for path in self._folder.iterdir() if path != keep),
             key=lambda path: path.stat().st_mtime_ns,
         )
-        for path in files[:-_MAX_FILES]:
+        for path in files[: max(0, len(files) - _MAX_FILES + 1)]:
             path.unlink(missing_ok=True)
 
 

@@ -35,7 +35,7 @@ class DeliveryWindow:
         if not 0 <= count <= self.room:
             raise ValueError(f"{count} items do not fit into {self.room}")
         self.out += count
-        self._paused = self.out == self.size
+        self._paused = self._paused or self.out == self.size
 
     def acknowledged(self, count: int) -> None:
         """`count` of the items that are out came back."""
