@@ -99,7 +99,7 @@ class Uplink(Generic[T]):
         call = self._stub.Connect(metadata=self._metadata)
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
-                await call.write(wire.ConnectRequest(open=wire.Open(window=self._window)))
+                await _say(call, wire.ConnectRequest(open=wire.Open(window=self._window)))
                 first = await self._read(call)
             if first.WhichOneof("frame") != "opened":
                 raise _StreamEnded("the relay did not open the stream")
@@ -127,7 +127,7 @@ class Uplink(Generic[T]):
         while True:
             self._something_to_say.clear()
             while (frame := self.flight.next_frame()) is not None:
-                await call.write(frame)
+                await _say(call, frame)
             await self._something_to_say.wait()
 
     async def _receive(self, call: _Call, traffic: Traffic[T]) -> None:
@@ -151,6 +151,13 @@ _Call = grpc.aio.StreamStreamCall[wire.ConnectRequest, wire.ConnectResponse]
 
 class _StreamEnded(Exception):
     """The relay ended the stream in good order, or broke its rules."""
+
+
+async def _say(call: _Call, frame: wire.ConnectRequest) -> None:
+    try:
+        await call.write(frame)
+    except asyncio.InvalidStateError:  # how grpc.aio says that the call has ended
+        raise _StreamEnded("the relay ended the stream") from None
 
 
 def _cause(error: Exception) -> str:
