@@ -552,3 +552,57 @@ async def test_many_devices_share_a_channel(target: str, relay: FakeRelay) -> No
     finally:
         await channel.close()
     assert [t for t in asyncio.all_tasks() if (t.get_name() or "").startswith("letterlock")] == []
+
+
+async def test_closing_lets_nobody_wait_for_ever(
+    target: str, relay: FakeRelay, bert: Device
+) -> None:
+    store = MemoryStore()
+    async with device(target, store) as anna:
+        await register(anna, ANNA)
+        relay.plans[anna.account_id] = deque([ConnectPlan(stores=1, answers=False)])
+        sending = asyncio.ensure_future(anna.send_text(BERT, "hello"))
+        await relay.until(lambda: len(relay.received) == 1)
+        relay.plans[anna.account_id] = deque([ConnectPlan(opens=False)] * 1_000)
+    with pytest.raises(DeviceError, match="closed"):
+        await sending
+    assert (await message(bert)).text == "hello"
+
+
+async def test_a_session_never_answered_in_30_days_is_started_afresh(
+    target: str, bert: Device, relay: FakeRelay
+) -> None:
+    now = 1_800_000_000_000
+
+    async with device(target, now_ms=lambda: now) as anna:
+        await register(anna, ANNA)
+        await anna.send_text(BERT, "one")
+        now += 31 * 24 * 3600 * 1000
+        fetches = relay.fetches
+        await anna.send_text(BERT, "two")
+        assert relay.fetches == fetches + 1
+    assert [(await message(bert)).text for _ in range(2)] == ["one", "two"]
+
+
+async def test_old_signed_pre_keys_are_replaced_and_still_open_what_was_made_for_them(
+    target: str, anna: Device, relay: FakeRelay
+) -> None:
+    now = 1_800_000_000_000
+    store = MemoryStore()
+    async with device(target, store, now_ms=lambda: now, one_time_pre_keys=1) as bert:
+        await register(bert, BERT)
+    await anna.send_text(BERT, "made for the first keys")
+    keys = relay.accounts[bert_account(relay)].devices[1].keys
+    first = keys.signed_pre_key.key_id
+    now += 8 * 24 * 3600 * 1000
+    async with device(target, store, now_ms=lambda: now, one_time_pre_keys=1) as bert:
+        await bert.connect()
+        await relay.until(lambda: relay.uploads == 1)
+        assert keys.signed_pre_key.key_id != first
+        assert (await message(bert)).text == "made for the first keys"
+
+
+def bert_account(relay: FakeRelay) -> bytes:
+    account = relay.by_number(BERT)
+    assert account is not None
+    return account.account_id
