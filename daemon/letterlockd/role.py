@@ -23,11 +23,11 @@ from dataclasses import dataclass, field
 import structlog
 import uvloop
 
-from letterlockd.config import Settings
 from letterlockd.errors import EnvironmentFault, LetterlockError
 from letterlockd.exit_codes import ExitCode, of_error
 from letterlockd.readiness import Ready, announce
 from letterlockd.rpc.server import ListenFault, RpcServer
+from letterlockd.settings import Settings
 from letterlockd.telemetry import Counters, set_up_logs, watch_loop
 
 __all__ = ["Composed", "run_role"]

@@ -8,7 +8,7 @@ import grpc
 import psutil
 import pytest
 from letterlock.v1 import businesses_pb2 as pb
-from letterlock.v1 import businesses_pb2_grpc
+from letterlock.v1 import businesses_pb2_grpc, messaging_pb2, messaging_pb2_grpc
 
 from tests.harness.supervised import Daemon, daemon
 
@@ -29,15 +29,6 @@ class Operator:
     async def __call__(self, method: str, request):
         call = getattr(self.stub, method)
         return await call(request, metadata=self.metadata, timeout=30, wait_for_ready=True)
-
-
-def child(running: Daemon, role: str) -> psutil.Process:
-    (found,) = [
-        process
-        for process in psutil.Process(running.process.pid).children()
-        if role in process.cmdline()
-    ]
-    return found
 
 
 def files_below(folder: Path) -> bytes:
@@ -75,6 +66,34 @@ async def test_a_business_from_the_first_start_to_a_clean_stop(tmp_path: Path) -
     assert issued.token.rpartition(".")[2] not in running.text
 
 
+async def test_revoking_a_token_ends_its_open_streams(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as running, running.channel("gateway") as channel:
+        operator = Operator(running, channel)
+        made = await operator("CreateBusiness", pb.CreateBusinessRequest(display_name="Acme"))
+        id_ = made.business_id
+        await operator("AddNumber", pb.AddNumberRequest(business_id=id_, phone_number=NUMBER))
+        issued = await operator("IssueToken", pb.IssueTokenRequest(business_id=id_))
+        stream = messaging_pb2_grpc.MessagingStub(channel).Receive(
+            metadata=(("authorization", f"Bearer {issued.token}"),)
+        )
+        opening = messaging_pb2.ReceiveOpen(business_number=NUMBER)
+        await stream.write(messaging_pb2.ReceiveRequest(open=opening))
+        assert (await stream.read()).HasField("opened")
+        revocation = pb.RevokeTokenRequest(business_id=id_, token_id=issued.token_id)
+        await operator("RevokeToken", revocation)
+        assert await stream.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_the_wrong_master_key_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as running:
+        keys = running.data / "keys"
+        assert await running.stop() == 0
+    (keys / "gateway.key").write_bytes((keys / "relay.key").read_bytes())
+    with pytest.raises(AssertionError, match="MASTER_KEY_WRONG"):
+        async with daemon(tmp_path):
+            pass
+
+
 @pytest.mark.parametrize("role", ["gateway", "relay"])
 async def test_a_killed_role_comes_back_with_what_it_committed(tmp_path: Path, role: str) -> None:
     async with daemon(tmp_path) as running:
@@ -83,7 +102,7 @@ async def test_a_killed_role_comes_back_with_what_it_committed(tmp_path: Path, r
             made = await operator("CreateBusiness", pb.CreateBusinessRequest(display_name="Acme"))
             await running.logged(lambda entry: entry["event"] == "uplink open")
             place = len(running.entries)
-            child(running, role).send_signal(signal.SIGKILL)
+            running.role(role).send_signal(signal.SIGKILL)
             await running.logged(lambda entry: entry["event"] == "role_ready", after=place)
             await running.logged(lambda entry: entry["event"] == "uplink open", after=place)
             request = pb.AddNumberRequest(business_id=made.business_id, phone_number=NUMBER)
@@ -94,7 +113,7 @@ async def test_a_killed_role_comes_back_with_what_it_committed(tmp_path: Path, r
 async def test_a_lost_committer_restarts_its_role(tmp_path: Path) -> None:
     async with daemon(tmp_path) as running:
         place = len(running.entries)
-        (committer,) = child(running, "relay").children()
+        (committer,) = running.role("relay").children()
         os.kill(committer.pid, signal.SIGKILL)
         at = await running.logged(lambda entry: entry["event"] == "role_ended", after=place)
         assert running.entries[at - 1]["exit_code"] == 8
@@ -116,4 +135,3 @@ async def test_a_second_daemon_in_the_folder_is_refused(tmp_path: Path) -> None:
         with pytest.raises(AssertionError, match="DATA_FOLDER_LOCKED"):
             async with daemon(tmp_path):
                 pass
-

@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from letterlockd.config import ConfigFault, Settings, default_file, effective, load
+from letterlockd.config import ConfigFault, default_file, effective, load
+from letterlockd.settings import Settings
 
 
 @pytest.fixture(autouse=True)

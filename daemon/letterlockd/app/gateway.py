@@ -13,7 +13,6 @@ from letterlock.v1 import businesses_pb2_grpc, messaging_pb2_grpc
 
 from letterlockd.app.parts import limits_of, open_store, server_identity
 from letterlockd.clock import SystemClock
-from letterlockd.config import Settings
 from letterlockd.files import read_file
 from letterlockd.gateway import expiry, tables
 from letterlockd.gateway.handover import Handover
@@ -32,6 +31,7 @@ from letterlockd.rpc.server import RpcServer, Service
 from letterlockd.rpc.tls import TlsFault
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.settings import Settings
 from letterlockd.telemetry import Counters
 from letterlockd.uplink import open_channel
 from letterlockd.workers.pool import WorkerPool

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
-from letterlockd.config import Settings
 from letterlockd.layout import Layout
 from letterlockd.rpc.server import Limits
 from letterlockd.rpc.tls import ServerIdentity, local_identity, own_identity
 from letterlockd.sealing import keyring
+from letterlockd.settings import Settings
 from letterlockd.store.lmdb.front import LmdbStore
 from letterlockd.store.port import Table
 

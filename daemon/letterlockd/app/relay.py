@@ -10,7 +10,6 @@ from letterlock.relay.v1 import accounts_pb2_grpc, keys_pb2_grpc
 
 from letterlockd.app.parts import limits_of, open_store, server_identity
 from letterlockd.clock import SystemClock
-from letterlockd.config import Settings
 from letterlockd.layout import Layout
 from letterlockd.relay.room import Relay
 from letterlockd.relay.senders import CommandSender, FolderSender
@@ -24,6 +23,7 @@ from letterlockd.rpc.relay_mailbox import MailboxServicer, add_mailbox_servicer
 from letterlockd.rpc.server import RpcServer, Service
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.settings import Settings
 
 __all__ = ["compose", "run_relay"]
 
