@@ -81,7 +81,10 @@ async def test_revoking_a_token_ends_its_open_streams(tmp_path: Path) -> None:
         assert (await stream.read()).HasField("opened")
         revocation = pb.RevokeTokenRequest(business_id=id_, token_id=issued.token_id)
         await operator("RevokeToken", revocation)
-        assert await stream.code() == grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            while await stream.read() is not grpc.aio.EOF:
+                pass
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_the_wrong_master_key_is_refused_and_changes_nothing(tmp_path: Path) -> None:
