@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 
 LISTEN_ANYWHERE = ("--set", "gateway.listen=127.0.0.1:0", "--set", "relay.listen=127.0.0.1:0")
 
@@ -53,6 +54,25 @@ class Daemon:
                 if self._reader.done():
                     raise AssertionError(f"the daemon ended:\n{self.text}")
                 await self._news.wait()
+
+    def role(self, name: str) -> psutil.Process:
+        """The process of a role."""
+        children = psutil.Process(self.process.pid).children()
+        (found,) = [process for process in children if name in process.cmdline()]
+        return found
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL to a role; returns when the supervisor has a new one that serves."""
+        place = len(self.entries)
+        self.role(name).kill()
+        await self.restarted(name, after=place)
+
+    async def restarted(self, name: str, *, after: int) -> int:
+        """Wait until a role serves again, and the gateway has its relay again."""
+        await self.logged(
+            lambda entry: entry["event"] == "role_ready" and entry["name"] == name, after=after
+        )
+        return await self.logged(lambda entry: entry["event"] == "uplink open", after=after)
 
     def channel(self, role: str) -> grpc.aio.Channel:
         credentials = grpc.ssl_channel_credentials(self.ca.read_bytes())
