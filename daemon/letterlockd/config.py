@@ -3,35 +3,27 @@
     defaults  <  letterlock.toml  <  LETTERLOCK_<SECTION>__<KEY>  <  command line
 
 A setting that does not exist, or is out of its bounds, is an error that names it, where it came
-from, and the nearest one that exists. No setting is a secret: keys and tokens are files below the
-data folder. Only `cli`, `supervisor` and `app` know this module.
+from, and the nearest one that exists. What can be set is in `settings`.
 """
 
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource
 
 from letterlockd.errors import EnvironmentFault
+from letterlockd.settings import ENVIRONMENT_PREFIX, Section, Settings
 
-__all__ = ["ConfigFault", "Effective", "Loaded", "Settings", "default_file", "effective", "load"]
+__all__ = ["ConfigFault", "Effective", "Loaded", "default_file", "effective", "load"]
 
-ENVIRONMENT_PREFIX = "LETTERLOCK_"
 DEFAULT_FILE = Path("letterlock.toml")
 
 
@@ -39,188 +31,6 @@ class ConfigFault(EnvironmentFault):
     """A setting is unknown, of the wrong kind or out of its bounds; the message names it."""
 
     reason = "CONFIG_INVALID"
-
-
-def _address(text: str) -> str:
-    form = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", text)
-    if form is None or int(form[2]) > 65_535:
-        raise ValueError("must be host:port, with an IPv6 address in brackets")
-    return text
-
-
-def _loopback(text: str) -> str:
-    if not text:
-        return text
-    host = _address(text).rpartition(":")[0].strip("[]")
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
-        raise ValueError("must be an address of this machine alone (127.0.0.1, [::1] or localhost)")
-    return text
-
-
-Address = Annotated[str, AfterValidator(_address)]
-LoopbackAddress = Annotated[str, AfterValidator(_loopback)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class GatewaySection(_Section):
-    """The gateway role, with the registry."""
-
-    listen: Address = Field(
-        default="127.0.0.1:7443", description="Where business backends connect."
-    )
-    relay: Address = Field(
-        default="127.0.0.1:7444",
-        description="The relay to use. `serve` uses its own and ignores this.",
-    )
-    relay_ca: Path | None = Field(
-        default=None, description="PEM file that vouches for the relay. Not set: the local CA."
-    )
-    relay_name: str = Field(
-        default="",
-        description="Name in the relay's certificate, where it is not the one in `relay`.",
-    )
-    workers: int = Field(
-        default=2,
-        ge=1,
-        le=64,
-        description="Ratchet processes. One for each core that is to be used.",
-    )
-    metrics: LoopbackAddress = Field(
-        default="", description="Where Prometheus may ask, this machine only. Empty: nowhere."
-    )
-
-
-class RelaySection(_Section):
-    """The relay role."""
-
-    listen: Address = Field(
-        default="127.0.0.1:7444", description="Where devices and gateways connect."
-    )
-    verification: Literal["file", "command"] = Field(
-        default="file",
-        description=(
-            "How verification codes reach users. file: into files below <data>/verification, for "
-            "development; command: by a program of yours."
-        ),
-    )
-    verification_command: list[str] = Field(
-        default=[],
-        description="Program and arguments; gets number and code as JSON on standard input.",
-    )
-    metrics: LoopbackAddress = Field(
-        default="", description="Where Prometheus may ask, this machine only. Empty: nowhere."
-    )
-
-
-class TlsSection(_Section):
-    """Certificates of the servers. Without own ones a local CA below <data>/tls makes them."""
-
-    names: list[str] = Field(
-        default=[], max_length=100, description="Host names and addresses besides the local ones."
-    )
-    certificate: Path | None = Field(default=None, description="Own certificate chain, PEM.")
-    key: Path | None = Field(default=None, description="Own private key, PEM.")
-
-
-class LimitsSection(_Section):
-    """Bounds of each server."""
-
-    calls: int = Field(
-        default=20_000, ge=10, le=1_000_000, description="Calls in flight; an open stream is one."
-    )
-    streams_per_connection: int = Field(
-        default=256, ge=1, le=10_000, description="Calls at a time on one connection."
-    )
-
-
-class StoreSection(_Section):
-    """Storage."""
-
-    max_bytes: int | None = Field(
-        default=None,
-        ge=16 * 1024 * 1024,
-        description="Size of each store at most. Not set: the disk's.",
-    )
-    sweep_seconds: float = Field(
-        default=5.0,
-        ge=0.1,
-        le=3_600,
-        description="Time between two looks for what is due, in seconds.",
-    )
-
-
-class LogSection(_Section):
-    """Logs, on standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="From which on."
-    )
-    format: Literal["auto", "json", "console"] = Field(
-        default="auto", description="auto: console on a terminal, else json."
-    )
-
-
-class ServeSection(_Section):
-    """The supervisor of `letterlockd serve`, and stopping."""
-
-    drain_seconds: float = Field(
-        default=10.0,
-        ge=0,
-        le=300,
-        description="What open calls get to end when stopping, in seconds.",
-    )
-    max_restarts: int = Field(
-        default=5, ge=0, le=1_000, description="Restarts of a role within `restart_window_seconds`."
-    )
-    restart_window_seconds: float = Field(
-        default=60.0, ge=1, le=86_400, description="See `max_restarts`; in seconds."
-    )
-
-
-class Settings(BaseSettings):
-    """All settings of the daemon."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix=ENVIRONMENT_PREFIX,
-        env_nested_delimiter="__",
-        validate_default=False,
-    )
-
-    data_folder: Path = Field(
-        default=Path("letterlock-data"),
-        description="Stores, keys and certificates. Private to the daemon.",
-    )
-    reflection: bool = Field(
-        default=True, description="Whether the servers describe their API (gRPC)."
-    )
-    gateway: GatewaySection = GatewaySection.model_construct()
-    relay: RelaySection = RelaySection.model_construct()
-    tls: TlsSection = TlsSection.model_construct()
-    limits: LimitsSection = LimitsSection.model_construct()
-    store: StoreSection = StoreSection.model_construct()
-    log: LogSection = LogSection.model_construct()
-    serve: ServeSection = ServeSection.model_construct()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """`load` merges the sources itself, so that it knows where each value came from."""
-        return (init_settings,)
 
 
 class Effective(NamedTuple):
@@ -346,7 +156,7 @@ def _refuse_unknown(origins: Mapping[str, str]) -> None:
 def _fields() -> Iterator[tuple[str, str]]:
     for name, field in Settings.model_fields.items():
         section = field.annotation
-        if isinstance(section, type) and issubclass(section, _Section):
+        if isinstance(section, type) and issubclass(section, Section):
             for inner, inner_field in section.model_fields.items():
                 yield f"{name}.{inner}", inner_field.description or ""
         else:

@@ -112,6 +112,8 @@ def _write(path: Path, text: str) -> list[Path]:
 
 
 def _text(path: Path) -> str:
+    if not path.exists():
+        raise KeyFileFault(f"{path} does not exist: `letterlockd init` makes it")
     content = read_file(path, limit=_MAX_KEY_FILE, fault=KeyFileFault)
     try:
         return content.decode("ascii").strip()

@@ -86,8 +86,9 @@ MAX_ROW_BYTES = 64 * 1024
 READ_ROWS = 64
 """Inbox rows read at a time: some 4 MiB at most for each stream."""
 
-DRAIN_GRACE_MS = 10_000
-"""How long a draining Receive stream still takes acknowledgements."""
+DRAIN_SHARE = 0.8
+"""Share of the process's drain time that open streams are told: they end by themselves, with OK,
+before the server cuts what is left."""
 
 REPLACE_WAIT_S = 1.0
 """How long a newer Receive stream waits for the older one's last acknowledgements to be committed:

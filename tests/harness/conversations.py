@@ -131,9 +131,10 @@ class User:
     def identity_key(self) -> bytes:
         return next(iter(self.devices.values())).local.identity.public
 
-    def bundle(self, device: int, one_time: int | None = 1) -> bytes:
-        """A serialised DeviceBundle."""
-        made = self.devices[device].bundle(one_time=one_time)
+    def bundle(self, device: int) -> bytes:
+        """A serialised DeviceBundle with a fresh one-time key."""
+        party = self.devices[device]
+        made = party.bundle(one_time=len(party.keyring.ec) + 1)
         bundle = keys_pb2.DeviceBundle(
             device_id=device,
             registration_id=made.registration_id,

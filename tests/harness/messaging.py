@@ -147,9 +147,9 @@ class Room:
 
 
 @asynccontextmanager
-async def messaging_room() -> AsyncIterator[Room]:
+async def messaging_room(store: MemoryStore | None = None) -> AsyncIterator[Room]:
     clock = FakeClock()
-    store = MemoryStore([INBOX])
+    store = store or MemoryStore([INBOX])
     inbox = await Inbox.open(store, clock)
     registry, outbound, day_keys = FakeRegistry(), FakeOutbound(), FakeDayKeys()
     handover = Handover(day_keys)

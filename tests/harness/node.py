@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 NODE_PEER = Path(__file__).parents[1] / "interop" / "node"
+LOCK_FILE = NODE_PEER / "package-lock.json"
 _INSTALL_SECONDS = 110
 
 
@@ -18,7 +19,8 @@ def install_official_client() -> str | None:
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         return "node and npm are needed for the official client"
-    if (NODE_PEER / "node_modules" / ".package-lock.json").exists():
+    installed = NODE_PEER / "node_modules" / ".package-lock.json"
+    if installed.exists() and installed.stat().st_mtime >= LOCK_FILE.stat().st_mtime:
         return None
     command = [npm, "ci", "--no-audit", "--no-fund"]
     done = subprocess.run(

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from letterlock.admin import AdminClient as AdminClient
     from letterlock.business import BusinessClient as BusinessClient
     from letterlock.business import Start as Start
+    from letterlock.device import Device as Device
+    from letterlock.device_store import FileStore as FileStore
+    from letterlock.device_store import MemoryStore as MemoryStore
     from letterlock.errors import LetterlockError as LetterlockError
     from letterlock.events import Event as Event
     from letterlock.outgoing import OutgoingMessage as OutgoingMessage
@@ -21,8 +24,11 @@ if TYPE_CHECKING:
 _HOME = {
     "AdminClient": "admin",
     "BusinessClient": "business",
+    "Device": "device",
     "Event": "events",
+    "FileStore": "device_store",
     "LetterlockError": "errors",
+    "MemoryStore": "device_store",
     "OutgoingMessage": "outgoing",
     "RetryPolicy": "retry",
     "SendResult": "outgoing",
@@ -32,8 +38,11 @@ _HOME = {
 __all__ = [
     "AdminClient",
     "BusinessClient",
+    "Device",
     "Event",
+    "FileStore",
     "LetterlockError",
+    "MemoryStore",
     "OutgoingMessage",
     "RetryPolicy",
     "SendResult",

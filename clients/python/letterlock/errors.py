@@ -76,7 +76,8 @@ class LetterlockError(Exception):
         self.scope = scope
 
     def __str__(self) -> str:
-        about = f" ({self.field}: {self.limit})" if self.field and self.limit else ""
+        told = not self.limit or self.limit in self.detail
+        about = "" if told else f" ({self.field}: {self.limit})"
         return f"{self.reason}: {self.detail}{about}"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
@@ -84,6 +84,19 @@ class ReceiveStream:
             await self._to_read.wait()
         return self._events.popleft()
 
+    async def until_caught_up(self) -> AsyncIterator[Event]:
+        """The events that waited when the stream was opened; ends after the last of them."""
+        runner = self._start()
+        while True:
+            while self._events:
+                yield self._events.popleft()
+            if self._failure is not None:
+                raise self._failure
+            if self.caught_up.is_set() or runner.done():
+                return
+            self._to_read.clear()
+            await self._to_read.wait()
+
     async def aclose(self) -> None:
         """Write the acks given so far, wait for the gateway to take them, and stop."""
         self._closing = True
@@ -135,6 +148,7 @@ class ReceiveStream:
                 self._take_in(frame.events)
             elif frame.HasField("caught_up"):
                 self.caught_up.set()
+                self._to_read.set()
             elif frame.HasField("draining"):
                 # The gateway still takes acks and ends the stream when its grace is over; the
                 # writer moves on sooner when nothing is in hand.

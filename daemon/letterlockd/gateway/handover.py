@@ -3,7 +3,7 @@ after it was sealed for rest.
 
     sealed payload, sealed number ──day key──▶ letterlock.v1.Event
 
-A message whose day key is destroyed is deleted already (I4): it yields None, and the caller
+A message whose day key is destroyed is deleted already (I4): it is left out, and the caller
 acknowledges it. One whose seal does not open is given as undecryptable, since an event that nobody
 can open must neither vanish silently nor hold up those behind it (I9).
 
@@ -41,10 +41,10 @@ class DayKeys(Protocol):
 
 
 class Opened(NamedTuple):
-    """An event ready to be given; `event` is None when it is deleted."""
+    """What became of events: `given` are in the frame, in order; `gone` are deleted already."""
 
-    waiting: Waiting
-    event: messaging_pb2.Event | None
+    given: list[Waiting]
+    gone: list[Waiting]
 
 
 class HandoverCounts:
@@ -73,10 +73,23 @@ class Handover:
         self._day_keys = day_keys
         self.counts = HandoverCounts()
 
-    async def open(self, account: AccountId, waiting: Sequence[Waiting]) -> list[Opened]:
-        """One answer for each event, in order. Finds each day key once."""
+    async def open(
+        self, account: AccountId, waiting: Sequence[Waiting], frame: messaging_pb2.Events
+    ) -> Opened:
+        """Add the events to `frame`, built in place: each copy of a protobuf message is a
+        serialisation and a parse. Finds each day key once."""
         keys = await self._keys_of(account, waiting)
-        return [Opened(one, self._event(account, one, keys)) for one in waiting]
+        opened = Opened([], [])
+        for one in waiting:
+            inbound = one.event.inbound if one.event.HasField("inbound") else None
+            day_key = keys[inbound.day_key_id] if inbound is not None else None
+            if inbound is not None and day_key is None:
+                self.counts.destroyed += 1
+                opened.gone.append(one)
+            else:
+                self._fill(frame.events.add(), account, one, day_key)
+                opened.given.append(one)
+        return opened
 
     async def _keys_of(
         self, account: AccountId, waiting: Iterable[Waiting]
@@ -90,30 +103,27 @@ class Handover:
         except KeyDestroyed:
             return None
 
-    def _event(
-        self, account: AccountId, waiting: Waiting, keys: Mapping[bytes, DayKey | None]
-    ) -> messaging_pb2.Event | None:
+    def _fill(
+        self,
+        event: messaging_pb2.Event,
+        account: AccountId,
+        waiting: Waiting,
+        day_key: DayKey | None,
+    ) -> None:
         stored = waiting.event
-        event = messaging_pb2.Event(
-            event_id=event_id(waiting), event_time=_timestamp(stored.time_ms)
-        )
-        kind = stored.WhichOneof("kind")
+        event.event_id = event_id(waiting)
+        _set_time(event.event_time, stored.time_ms)
         user_id = stored.pseudonym.hex()
-        if kind == "inbound":
-            day_key = keys[stored.inbound.day_key_id]
-            if day_key is None:
-                self.counts.destroyed += 1
-                return None
-            self._set_inbound(event, account, stored, day_key)
-        elif kind == "status":
-            _set_status(event.status, stored.status, user_id)
-        elif kind == "identity_change":
+        if day_key is not None:
+            self._fill_message(event, account, stored, day_key)
+        elif stored.HasField("status"):
+            _fill_status(event.status, stored.status, user_id)
+        elif stored.HasField("identity_change"):
             event.identity_change.user_id = user_id
         else:
-            _set_undecryptable(event, user_id, stored.undecryptable.device_id)
-        return event
+            _fill_undecryptable(event.undecryptable, user_id, stored.undecryptable.device_id)
 
-    def _set_inbound(
+    def _fill_message(
         self,
         event: messaging_pb2.Event,
         account: AccountId,
@@ -127,30 +137,30 @@ class Handover:
             number = _opened_number(day_key, inbound.sealed_number, context)
         except (SealBroken, DecodeError):
             self.counts.broken += 1
-            _set_undecryptable(event, user_id, inbound.device_id)
+            _fill_undecryptable(event.undecryptable, user_id, inbound.device_id)
             return
-        event.message.MergeFrom(
-            messaging_pb2.InboundMessage(
-                user_id=user_id,
-                phone_number=number,
-                device_id=inbound.device_id,
-                message_id=inbound.message_id.hex(),
-                content=payload.content,
-                sent_time=payload.sent_time,
-            )
-        )
+        message = event.message
+        message.user_id = user_id
+        message.phone_number = number
+        message.device_id = inbound.device_id
+        message.message_id = inbound.message_id.hex()
+        message.content.CopyFrom(payload.content)
+        if payload.HasField("sent_time"):
+            message.sent_time.CopyFrom(payload.sent_time)
 
 
 def _opened_number(day_key: DayKey, sealed: bytes, context: bytes) -> str:
     return unseal(day_key.key, sealed, context + _NUMBER).decode() if sealed else ""
 
 
-def _set_undecryptable(event: messaging_pb2.Event, user_id: str, device_id: int) -> None:
-    event.undecryptable.user_id = user_id
-    event.undecryptable.device_id = device_id
+def _fill_undecryptable(
+    lost: messaging_pb2.UndecryptableMessage, user_id: str, device_id: int
+) -> None:
+    lost.user_id = user_id
+    lost.device_id = device_id
 
 
-def _set_status(
+def _fill_status(
     update: messaging_pb2.StatusUpdate, stored: inbox_pb2.StoredStatus, user_id: str
 ) -> None:
     update.message_id = stored.message_id.hex()
@@ -162,6 +172,7 @@ def _set_status(
         update.failure.CopyFrom(stored.failure)
 
 
-def _timestamp(milliseconds: int) -> Timestamp:
+def _set_time(field: Timestamp, milliseconds: int) -> None:
     seconds, rest = divmod(milliseconds, 1000)
-    return Timestamp(seconds=seconds, nanos=rest * 1_000_000)
+    field.seconds = seconds
+    field.nanos = rest * 1_000_000

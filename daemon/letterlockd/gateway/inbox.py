@@ -17,8 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
+from google.protobuf.message import DecodeError
+
 from letterlockd.clock import Clock
-from letterlockd.errors import BrokenInvariant
+from letterlockd.errors import BrokenInvariant, EnvironmentFault
 from letterlockd.gateway.inbox_rows import (
     INBOX,
     GivenRanges,
@@ -128,7 +130,10 @@ class Inbox:
         return unlisten
 
     async def read(self, account: AccountId, start: int, *, limit: int) -> Page:
-        """What waits in at most `limit` rows from sequence number `start` on, below the horizon."""
+        """What waits in at most `limit` rows from sequence number `start` on, below the horizon.
+
+        Raises `EnvironmentFault` (STORAGE_DAMAGED) for a row that cannot be read.
+        """
         horizon = self.horizon(account)
         if start >= horizon:
             return Page([], max(start, horizon))
@@ -164,7 +169,12 @@ class Inbox:
         return ranges
 
     def _waiting_in(self, key: bytes, sequence: int, value: bytes) -> list[Waiting]:
-        events = StoredEvents.FromString(value).events
+        try:
+            events = StoredEvents.FromString(value).events
+        except DecodeError:
+            raise EnvironmentFault(
+                "an inbox row is no list of events", reason="STORAGE_DAMAGED"
+            ) from None
         count = len(events)
         done = self._partial.acknowledged(key) if count > 1 else 0
         return [

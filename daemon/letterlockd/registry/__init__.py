@@ -1,7 +1,9 @@
 """Businesses, their numbers and the tokens that may act for them.
 
     room.py        Registry: what the other rooms and the servicer call
-    businesses.py  making, reading and changing businesses
+    businesses.py  businesses as values, and their checked inputs
+    enrolment.py   giving a business a number
+    ledger.py      rows of businesses, read and changed together with the audit trail
     senders.py     business number → who may send with it
     principals.py  bearer token → principal; revocation
     tokens.py      the text form of tokens and its digest (pure)

@@ -18,8 +18,9 @@ from letterlockd.registry.businesses import (
     TokenInfo,
     parse_business_id,
 )
+from letterlockd.registry.enrolment import NumberRegistrar
 from letterlockd.registry.principals import Principal
-from letterlockd.registry.room import NumberRegistrar, Registry
+from letterlockd.registry.room import Registry
 from letterlockd.rpc.caller import current_caller
 
 __all__ = ["BusinessesServicer"]

@@ -20,7 +20,7 @@ from letterlock.v1 import errors_pb2, messaging_pb2, messaging_pb2_grpc
 from letterlockd.errors import BrokenInvariant, BusyError, CallerError, InvalidField
 from letterlockd.gateway.handover import Handover
 from letterlockd.gateway.inbox import Inbox
-from letterlockd.limits import DRAIN_RETRY_MS, REPLACE_WAIT_S
+from letterlockd.limits import DRAIN_RETRY_MS, DRAIN_SHARE, REPLACE_WAIT_S
 from letterlockd.model.ids import AccountId
 from letterlockd.model.sender import Sender
 from letterlockd.registry.principals import Principal
@@ -66,13 +66,19 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
         self._calls: set[SendCall | ReceiveCall] = set()  # bounded by the gatekeeper
         self._receivers: dict[AccountId, ReceiveCall] = {}
         self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
-    def drain(self, grace_s: float) -> None:
-        """Refuse new calls and tell open streams to come to an end within `grace_s`: Send answers
-        what it took in, Receive takes acknowledgements. Does not wait for them."""
+    async def drain(self, grace_s: float) -> None:
+        """Refuse new calls and tell open streams to come to an end: Send answers what it took in,
+        Receive takes acknowledgements. Returns when all have ended, or after `grace_s`; the server
+        cuts what is left then."""
         self._draining = True
         for call in tuple(self._calls):
-            call.drain(grace_s)
+            call.drain(grace_s * DRAIN_SHARE)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
 
     @property
     def open_streams(self) -> int:
@@ -152,10 +158,13 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
     @contextmanager
     def _kept(self, call: SendCall | ReceiveCall) -> Iterator[None]:
         self._calls.add(call)
+        self._idle.clear()
         try:
             yield
         finally:
             self._calls.discard(call)
+            if not self._calls:
+                self._idle.set()
             if isinstance(call, ReceiveCall) and self._receivers.get(call.account) is call:
                 del self._receivers[call.account]
 

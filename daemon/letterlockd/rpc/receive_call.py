@@ -23,7 +23,7 @@ from letterlock.v1 import messaging_pb2
 from letterlock.v1.messaging_pb2 import ReceiveRequest, ReceiveResponse
 
 from letterlockd.errors import Conflict
-from letterlockd.gateway.handover import Handover, Opened
+from letterlockd.gateway.handover import Handover
 from letterlockd.gateway.inbox import Inbox, Waiting
 from letterlockd.limits import MAX_FRAME_BYTES, MAX_FRAME_RESULTS, READ_ROWS
 from letterlockd.model.ids import AccountId
@@ -185,16 +185,20 @@ class ReceiveCall:
         return True
 
     async def _give(self) -> None:
-        opened = await self._handover.open(self.account, self._next_frame())
-        if self._stream.room < len(opened):
+        response = ReceiveResponse()
+        opened = await self._handover.open(self.account, self._next_frame(), response.events)
+        given, gone = opened
+        if self._stream.room < len(given):
             return  # the stream began to end while the events were opened: they stay
-        given = self._entered(opened)
-        for _ in opened:
+        for _ in range(len(given) + len(gone)):
             self._page.popleft()
+        if gone:
+            self._gone += [waiting.place for waiting in gone]
+            self._to_commit.set()
         if given:
+            self._enter(given, response.events)
             self._apply(receive.Given(len(given)))
-            events = messaging_pb2.Events(events=given)
-            await self._context.write(ReceiveResponse(events=events))
+            await self._context.write(response)
 
     def _next_frame(self) -> Sequence[Waiting]:
         """As many events as window and frame have room for: at least one."""
@@ -207,23 +211,16 @@ class ReceiveCall:
             chosen.append(waiting)
         return chosen
 
-    def _entered(self, opened: Sequence[Opened]) -> list[messaging_pb2.Event]:
-        """The events to write, entered into the ledger; what is deleted is acknowledged for the
-        caller."""
+    def _enter(self, given: Sequence[Waiting], frame: messaging_pb2.Events) -> None:
+        """Into the ledger, before the frame leaves: an acknowledgement may come while the frame's
+        write is not over."""
         before = self._inbox.given(self.account)
-        given = []
-        for waiting, event in opened:
-            if event is None:
-                self._gone.append(waiting.place)
-                self._to_commit.set()
-                continue
-            if before.holds(waiting.place):
+        for (place, _), event in zip(given, frame.events, strict=True):
+            if before.holds(place):
                 event.redelivered = True
-            self._ledger.give(event.event_id, waiting.place)
-            given.append(event)
-        first = self._first_given = self._first_given or opened[0].waiting.place
-        before.add(first, opened[-1].waiting.place)
-        return given
+            self._ledger.give(event.event_id, place)
+        self._first_given = self._first_given or given[0].place
+        before.add(self._first_given, given[-1].place)
 
     def _apply(self, event: receive.Event) -> tuple[receive.Action, ...]:
         self._stream, actions = receive.step(self._stream, event)

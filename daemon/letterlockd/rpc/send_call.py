@@ -142,7 +142,8 @@ class SendCall:
 
     async def _write_results(self) -> None:
         results = list(islice(self._results, MAX_FRAME_RESULTS))
-        frame = SendResponse(results=messaging_pb2.SendResults(results=results))
+        frame = SendResponse()
+        frame.results.results.extend(results)
         for _ in results:
             self._results.popleft()
         await self._context.write(frame)

@@ -1,30 +1,24 @@
 """A role's gRPC server: TLS, bounds, health, reflection, and its end.
 
-Built from whatever servicers a role has; knows their services by the generated base class and
-nothing of what they do. Starting and draining order of the whole process is `app`'s.
+Built from whatever services a role has; knows nothing of what they do. When it starts and drains
+is `role`'s to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from letterlock.relay.v1 import (
-    accounts_pb2_grpc,
-    keys_pb2_grpc,
-    mailbox_pb2_grpc,
-)
-from letterlock.v1 import businesses_pb2_grpc, messaging_pb2_grpc
 
-from letterlockd.errors import BrokenInvariant, EnvironmentFault
+from letterlockd.errors import EnvironmentFault
 from letterlockd.rpc.interceptors import Authenticator, Gatekeeper, Revocations
 from letterlockd.rpc.tls import ServerIdentity
 
-__all__ = ["OPEN_METHODS", "Limits", "ListenFault", "RpcServer"]
+__all__ = ["OPEN_METHODS", "Limits", "ListenFault", "RpcServer", "Service"]
 
 _HEALTH_SERVICE = "/grpc.health.v1.Health/"
 _REFLECTION_SERVICE = "/grpc.reflection.v1alpha.ServerReflection/"
@@ -39,33 +33,14 @@ OPEN_METHODS = frozenset(
 )
 """What can be called without a token: what one needs to come by a token, and health."""
 
-_ADDERS: tuple[tuple[str, type, Callable[[Any, grpc.aio.Server], None]], ...] = (
-    (
-        "letterlock.v1.Messaging",
-        messaging_pb2_grpc.MessagingServicer,
-        messaging_pb2_grpc.add_MessagingServicer_to_server,
-    ),
-    (
-        "letterlock.v1.Businesses",
-        businesses_pb2_grpc.BusinessesServicer,
-        businesses_pb2_grpc.add_BusinessesServicer_to_server,
-    ),
-    (
-        "letterlock.relay.v1.Accounts",
-        accounts_pb2_grpc.AccountsServicer,
-        accounts_pb2_grpc.add_AccountsServicer_to_server,
-    ),
-    (
-        "letterlock.relay.v1.Keys",
-        keys_pb2_grpc.KeysServicer,
-        keys_pb2_grpc.add_KeysServicer_to_server,
-    ),
-    (
-        "letterlock.relay.v1.Mailbox",
-        mailbox_pb2_grpc.MailboxServicer,
-        mailbox_pb2_grpc.add_MailboxServicer_to_server,
-    ),
-)
+
+class Service(NamedTuple):
+    """A service to serve: its full name, its servicer, and the function that adds it to a server
+    (the generated one, or one of ours where messages are not parsed)."""
+
+    name: str
+    servicer: object
+    add: Callable[[Any, grpc.aio.Server], None]
 
 
 class ListenFault(EnvironmentFault):
@@ -95,7 +70,7 @@ class RpcServer:
 
     def __init__(
         self,
-        servicers: Iterable[object],
+        services: Sequence[Service],
         *,
         listen: str,
         identity: ServerIdentity,
@@ -115,7 +90,9 @@ class RpcServer:
         self._server = grpc.aio.server(
             interceptors=[self.gatekeeper], options=_channel_options(limits)
         )
-        self._services = _add(servicers, self._server)
+        self._services = [service.name for service in services]
+        for service in services:
+            service.add(service.servicer, self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if reflect:
@@ -144,18 +121,6 @@ class RpcServer:
         if port == 0:
             raise ListenFault(f"cannot listen on {self._listen}: is another daemon running there?")
         return port
-
-
-def _add(servicers: Iterable[object], server: grpc.aio.Server) -> list[str]:
-    names = []
-    for servicer in servicers:
-        matching = [entry for entry in _ADDERS if isinstance(servicer, entry[1])]
-        if not matching:
-            raise BrokenInvariant(f"{type(servicer).__name__} serves no known service")
-        for name, _, add in matching:
-            add(servicer, server)
-            names.append(name)
-    return names
 
 
 def _channel_options(limits: Limits) -> Sequence[tuple[str, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tripleratchet import Address, CorruptRecord, IdentityKeyPair, LocalParty, Random, RatchetError
+from tripleratchet import Address, CorruptRecord, LocalParty, Random, RatchetError
 
 from letterlockd.model.ids import AccountId, ratchet_name
 from letterlockd.records.v1 import conversation_pb2, jobs_pb2
@@ -17,10 +17,9 @@ from letterlockd.workers import steps
 from letterlockd.workers.conversation import Conversation
 from letterlockd.workers.keymaking import make_keys
 from letterlockd.workers.sealed import (
+    ConversationSeal,
     Unreadable,
-    open_conversation,
     open_identity,
-    seal_conversation,
 )
 
 __all__ = ["Report", "execute"]
@@ -30,106 +29,114 @@ Report = Callable[[BaseException], None]
 
 _BUSINESS_DEVICE = 1
 
-_Identities = dict[tuple[bytes, bytes, bytes], tuple[IdentityKeyPair, int]]
+_Parties = dict[tuple[bytes, bytes, bytes, bytes], LocalParty]
+"""Business numbers opened in this job, by everything that goes into opening one."""
 
 
 def execute(job: bytes, random: Random, report: Report) -> bytes:
     """The answer to a job. Raises `DecodeError` when the bytes are no Job."""
     asked = jobs_pb2.Job.FromString(job)
-    result = jobs_pb2.JobResult()
-    identities: _Identities = {}
+    answer = jobs_pb2.JobResult()
+    parties: _Parties = {}
     for task in asked.tasks:
-        result.results.append(_work_apart(task, identities, random, report))
+        _work_apart(task, answer.results.add(), parties, random, report)
     if asked.HasField("keys"):
-        result.keys.CopyFrom(make_keys(asked.keys, random))
-    return result.SerializeToString()
+        answer.keys.CopyFrom(make_keys(asked.keys, random))
+    return answer.SerializeToString()
 
 
 def _work_apart(
-    task: jobs_pb2.ConversationTask, identities: _Identities, random: Random, report: Report
-) -> jobs_pb2.ConversationResult:
+    task: jobs_pb2.ConversationTask,
+    result: jobs_pb2.ConversationResult,
+    parties: _Parties,
+    random: Random,
+    report: Report,
+) -> None:
     """One conversation, whose misfortune is not the others'."""
     try:
-        return _work(task, identities, random)
+        _work(task, result, parties, random)
     except (Unreadable, CorruptRecord):
-        return _all_failed(task, "CorruptRecord")
+        _fail_all(task, result, "CorruptRecord")
     except Exception as bug:  # dying of it would let one crafted message restart workers at will
         report(bug)
-        return _all_failed(task, "InternalError")
+        _fail_all(task, result, "InternalError")
 
 
 def _work(
-    task: jobs_pb2.ConversationTask, identities: _Identities, random: Random
-) -> jobs_pb2.ConversationResult:
-    conversation = _opened(task)
-    setting = _setting(task, identities, random)
-    result = jobs_pb2.ConversationResult()
+    task: jobs_pb2.ConversationTask,
+    result: jobs_pb2.ConversationResult,
+    parties: _Parties,
+    random: Random,
+) -> None:
+    seal = ConversationSeal(task.scope_key, task.conversation)
+    conversation = _opened(task, seal)
+    setting = _setting(task, parties, random)
     for step in task.steps:
-        outcome = _try_step(conversation, step, setting)
-        result.steps.append(outcome)
+        outcome = result.steps.add()
+        _try_step(conversation, step, setting, outcome)
         if outcome.HasField("pre_keys_needed"):
             break
     if conversation.changed:
-        result.sealed_record = seal_conversation(
-            task.scope_key,
-            task.conversation,
-            conversation.to_record(task.user_account_id),
-            random,
-        )
-    return result
+        record = conversation.to_record(task.user_account_id)
+        result.sealed_record = seal.seal(record, random)
 
 
 def _try_step(
-    conversation: Conversation, step: jobs_pb2.Step, setting: steps.Setting
-) -> jobs_pb2.StepResult:
+    conversation: Conversation,
+    step: jobs_pb2.Step,
+    setting: steps.Setting,
+    outcome: jobs_pb2.StepResult,
+) -> None:
     try:
-        return _do_step(conversation, step, setting)
+        _do_step(conversation, step, setting, outcome)
     except steps.AtDevice as refusal:
-        return _failed(type(refusal.__cause__).__name__, refusal.device)
+        _fail(outcome, type(refusal.__cause__).__name__, refusal.device)
     except steps.BadBundle:
-        return _failed("BadBundle")
+        _fail(outcome, "BadBundle")
     except RatchetError as refusal:
-        return _failed(type(refusal).__name__, step.decrypt.device_id)
+        _fail(outcome, type(refusal).__name__, step.decrypt.device_id)
     except (Unreadable, CorruptRecord):
-        return _failed("CorruptRecord", step.decrypt.device_id)
+        _fail(outcome, "CorruptRecord", step.decrypt.device_id)
 
 
 def _do_step(
-    conversation: Conversation, step: jobs_pb2.Step, setting: steps.Setting
-) -> jobs_pb2.StepResult:
+    conversation: Conversation,
+    step: jobs_pb2.Step,
+    setting: steps.Setting,
+    outcome: jobs_pb2.StepResult,
+) -> None:
     kind = step.WhichOneof("kind")
     if kind == "encrypt":
-        return steps.encrypt(conversation, step.encrypt, setting)
-    if kind == "decrypt":
-        return steps.decrypt(conversation, step.decrypt, setting)
-    if kind == "establish":
-        return steps.establish(conversation, step.establish, setting)
-    if kind == "drop_devices":
-        return steps.drop_devices(conversation, step.drop_devices)
-    raise ValueError("step of no kind")
+        steps.encrypt(conversation, step.encrypt, setting, outcome)
+    elif kind == "decrypt":
+        steps.decrypt(conversation, step.decrypt, setting, outcome)
+    elif kind == "establish":
+        steps.establish(conversation, step.establish, setting, outcome)
+    elif kind == "drop_devices":
+        steps.drop_devices(conversation, step.drop_devices, outcome)
+    else:
+        raise ValueError("step of no kind")
 
 
-def _opened(task: jobs_pb2.ConversationTask) -> Conversation:
+def _opened(task: jobs_pb2.ConversationTask, seal: ConversationSeal) -> Conversation:
     if not task.sealed_record:
         return Conversation(conversation_pb2.ConversationRecord())
-    record = open_conversation(task.scope_key, task.conversation, task.sealed_record)
+    record = seal.open(task.sealed_record)
     if record.user_account_id != task.user_account_id:
         raise Unreadable  # never encrypt for one account with another one's sessions
     return Conversation(record)
 
 
-def _setting(
-    task: jobs_pb2.ConversationTask, identities: _Identities, random: Random
-) -> steps.Setting:
+def _setting(task: jobs_pb2.ConversationTask, parties: _Parties, random: Random) -> steps.Setting:
     account = task.business_account_id
     owner = task.key_owner_id or account
-    place = (task.scope_key, owner, task.sealed_identity)
-    party = identities.get(place)
-    if party is None:
-        party = identities[place] = open_identity(*place)
-    local = Address(ratchet_name(AccountId(account)), _BUSINESS_DEVICE)
+    place = (account, task.scope_key, owner, task.sealed_identity)
+    local = parties.get(place)
+    if local is None:
+        address = Address(ratchet_name(AccountId(account)), _BUSINESS_DEVICE)
+        local = parties[place] = LocalParty(address, *open_identity(*place[1:]))
     return steps.Setting(
-        local=LocalParty(local, *party),
+        local=local,
         remote_name=ratchet_name(AccountId(task.user_account_id)),
         key_owner=owner,
         scope_key=task.scope_key,
@@ -139,9 +146,14 @@ def _setting(
     )
 
 
-def _all_failed(task: jobs_pb2.ConversationTask, name: str) -> jobs_pb2.ConversationResult:
-    return jobs_pb2.ConversationResult(steps=[_failed(name) for _ in task.steps])
+def _fail_all(
+    task: jobs_pb2.ConversationTask, result: jobs_pb2.ConversationResult, name: str
+) -> None:
+    result.Clear()
+    for _ in task.steps:
+        _fail(result.steps.add(), name)
 
 
-def _failed(name: str, device: int = 0) -> jobs_pb2.StepResult:
-    return jobs_pb2.StepResult(failure=jobs_pb2.StepFailure(name=name, device_id=device))
+def _fail(outcome: jobs_pb2.StepResult, name: str, device: int = 0) -> None:
+    outcome.failure.name = name
+    outcome.failure.device_id = device

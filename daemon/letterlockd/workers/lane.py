@@ -78,8 +78,8 @@ class Lane:
         """Have a child that is ready. Raises `WorkerLost`."""
         await self._living_link()
 
-    async def run(self, job: jobs_pb2.Job) -> jobs_pb2.JobResult:
-        """The result of a job. Raises `WorkerLost` when no child can be had.
+    async def run(self, job: jobs_pb2.Job, question: bytes) -> jobs_pb2.JobResult:
+        """The result of a job (`question`: its bytes). Raises `WorkerLost` when there is no child.
 
         Must not be cancelled while it is held up (the pool shields it): the child would go on with
         a job that holds no slot.
@@ -88,7 +88,7 @@ class Lane:
             before, done = self._last, asyncio.get_running_loop().create_future()
             self._last = done
             try:
-                return await self._in_order(job, before)
+                return await self._in_order(job, question, before)
             finally:
                 done.set_result(None)
 
@@ -103,27 +103,27 @@ class Lane:
             await self._link.kill()
 
     async def _in_order(
-        self, job: jobs_pb2.Job, before: asyncio.Future[None] | None
+        self, job: jobs_pb2.Job, question: bytes, before: asyncio.Future[None] | None
     ) -> jobs_pb2.JobResult:
         chances = CHANCES
         if self._link is not None and self._link.alive and not self._in_trouble:
             try:
-                return await self._ask(self._link, job)
+                return await self._ask(self._link, job, question)
             except ChildLost as lost:
                 chances -= lost.working
         self._in_trouble += 1
         try:
             if before is not None:
                 await before  # never overtake: the earlier job may be of the same conversation
-            return await self._insist(job, chances)
+            return await self._insist(job, question, chances)
         finally:
             self._in_trouble -= 1
 
-    async def _insist(self, job: jobs_pb2.Job, chances: int) -> jobs_pb2.JobResult:
+    async def _insist(self, job: jobs_pb2.Job, question: bytes, chances: int) -> jobs_pb2.JobResult:
         for _ in range(chances):
             link = await self._living_link()
             try:
-                return await self._ask(link, job)
+                return await self._ask(link, job, question)
             except ChildLost:
                 continue
         return await self._isolate(job)
@@ -139,12 +139,13 @@ class Lane:
         middle = len(tasks) // 2
         result = jobs_pb2.JobResult()
         for half in (tasks[:middle], tasks[middle:]):
-            worked = await self._insist(jobs_pb2.Job(tasks=half), 1)
+            part = jobs_pb2.Job(tasks=half)
+            worked = await self._insist(part, part.SerializeToString(), 1)
             result.results.extend(worked.results)
         return result
 
-    async def _ask(self, link: Link, job: jobs_pb2.Job) -> jobs_pb2.JobResult:
-        result = await link.ask(job.SerializeToString(), lambda body: _read(job, body))
+    async def _ask(self, link: Link, job: jobs_pb2.Job, question: bytes) -> jobs_pb2.JobResult:
+        result = await link.ask(question, lambda body: _read(job, body))
         self._losses = 0
         return result
 

@@ -24,10 +24,11 @@ class BadPayload(Exception):
     """The plaintext is no Payload within its limits."""
 
 
-def read_payload(plaintext: bytes) -> jobs_pb2.Decrypted:
-    """What the front has to know of a payload; the content itself is left out.
+def read_payload(plaintext: bytes, told: jobs_pb2.Decrypted) -> None:
+    """Tell what the front has to know of a payload; the content itself is left out.
 
-    A content of a kind that we do not know is a message. Raises `BadPayload`.
+    A content of a kind that we do not know is a message. Raises `BadPayload`, and `told` may hold
+    a part then.
     """
     try:
         payload = content_pb2.Payload.FromString(plaintext)
@@ -35,13 +36,10 @@ def read_payload(plaintext: bytes) -> jobs_pb2.Decrypted:
         raise BadPayload from None
     if len(payload.message_id) != _ID_BYTES or not payload.HasField("content"):
         raise BadPayload
-    told = jobs_pb2.Decrypted(
-        message_id=payload.message_id,
-        kind=jobs_pb2.PAYLOAD_KIND_MESSAGE,
-        sent_ms=_sent_ms(payload),
-    )
+    told.message_id = payload.message_id
+    told.kind = jobs_pb2.PAYLOAD_KIND_MESSAGE
+    told.sent_ms = _sent_ms(payload)
     _read_content(payload.content, told)
-    return told
 
 
 def _read_content(content: content_pb2.Content, told: jobs_pb2.Decrypted) -> None:

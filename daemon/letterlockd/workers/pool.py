@@ -75,9 +75,10 @@ class WorkerPool:
         """
         if not self._open:
             raise WorkerLost("the worker pool is closed")
-        if job.ByteSize() > MAX_JOB_BYTES:
+        question = job.SerializeToString()
+        if len(question) > MAX_JOB_BYTES:
             raise InvalidField("job", f"at most {MAX_JOB_BYTES} bytes")
-        task = self._running.create_task(self._outcome(lane, job))
+        task = self._running.create_task(self._outcome(lane, job, question))
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
         outcome = await asyncio.shield(task)
@@ -116,10 +117,12 @@ class WorkerPool:
             ends = (lane.kill() if at_once else lane.aclose() for lane in self._lanes)
             await asyncio.gather(*ends)
 
-    async def _outcome(self, lane: int, job: jobs_pb2.Job) -> jobs_pb2.JobResult | WorkerLost:
+    async def _outcome(
+        self, lane: int, job: jobs_pb2.Job, question: bytes
+    ) -> jobs_pb2.JobResult | WorkerLost:
         # A value, never an exception: one lost job must not end the group of all jobs.
         try:
-            return await self._lanes[lane].run(job)
+            return await self._lanes[lane].run(job, question)
         except WorkerLost as lost:
             return lost
         except asyncio.CancelledError:  # only `_stop` cancels: the caller is to learn it as a loss

@@ -20,13 +20,12 @@ from letterlockd.sealing.errors import SealBroken
 from letterlockd.sealing.seal import seal, subkey, unseal
 
 __all__ = [
+    "ConversationSeal",
     "Unreadable",
     "open_content",
-    "open_conversation",
     "open_identity",
     "open_pre_key",
     "seal_content",
-    "seal_conversation",
     "seal_identity",
     "seal_pre_key",
 ]
@@ -36,27 +35,25 @@ class Unreadable(Exception):
     """One of our own rows does not open: damaged, misplaced, or under another key."""
 
 
-def open_conversation(
-    scope_key: bytes, conversation: bytes, sealed: bytes
-) -> conversation_pb2.ConversationRecord:
-    """The record of a conversation (32-byte id). Raises `Unreadable`."""
-    key = subkey(scope_key, "conversation", conversation)
-    plain = _unseal(key, sealed, b"conversation" + conversation)
-    try:
-        return conversation_pb2.ConversationRecord.FromString(plain)
-    except DecodeError:
-        raise Unreadable from None
+class ConversationSeal:
+    """Opens and seals the record of one conversation (32-byte id)."""
 
+    def __init__(self, scope_key: bytes, conversation: bytes) -> None:
+        self._key = subkey(scope_key, "conversation", conversation)
+        self._context = b"conversation" + conversation
 
-def seal_conversation(
-    scope_key: bytes,
-    conversation: bytes,
-    record: conversation_pb2.ConversationRecord,
-    random: Random,
-) -> bytes:
-    """Undo `open_conversation`."""
-    key = subkey(scope_key, "conversation", conversation)
-    return seal(key, record.SerializeToString(), b"conversation" + conversation, random)
+    def open(self, sealed: bytes) -> conversation_pb2.ConversationRecord:
+        """The record. Raises `Unreadable`."""
+        try:
+            return conversation_pb2.ConversationRecord.FromString(
+                _unseal(self._key, sealed, self._context)
+            )
+        except DecodeError:
+            raise Unreadable from None
+
+    def seal(self, record: conversation_pb2.ConversationRecord, random: Random) -> bytes:
+        """Undo `open`."""
+        return seal(self._key, record.SerializeToString(), self._context, random)
 
 
 def open_identity(scope_key: bytes, account: bytes, sealed: bytes) -> tuple[IdentityKeyPair, int]:

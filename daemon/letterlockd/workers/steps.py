@@ -1,7 +1,8 @@
 """The steps of a conversation: establish, encrypt, decrypt, drop devices.
 
-Each works on an opened `Conversation` and changes it only when it has succeeded as a whole; a
-refusal is raised (`RatchetError` and the errors named here) and has changed nothing. Knows no
+Each works on an opened `Conversation` and changes it, and its `outcome`, only when it has
+succeeded as a whole; a refusal is raised (`RatchetError` and the errors named here) and has
+changed nothing. Knows no
 sealed record of a conversation, no process, no clock.
 """
 
@@ -40,7 +41,7 @@ __all__ = ["AtDevice", "BadBundle", "Setting", "decrypt", "drop_devices", "encry
 
 
 class BadBundle(Exception):
-    """The bytes are no DeviceBundle."""
+    """The bytes are no DeviceBundle, or there is none to prove the identity key with."""
 
 
 class AtDevice(Exception):
@@ -51,7 +52,7 @@ class AtDevice(Exception):
         self.device = device
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
+@dataclass(slots=True, repr=False, eq=False)
 class Setting:
     """What all steps of a task share. `spent` collects the one-time pre-keys that they use up."""
 
@@ -66,9 +67,14 @@ class Setting:
 
 
 def establish(
-    conversation: Conversation, step: jobs_pb2.Establish, setting: Setting
-) -> jobs_pb2.StepResult:
+    conversation: Conversation,
+    step: jobs_pb2.Establish,
+    setting: Setting,
+    outcome: jobs_pb2.StepResult,
+) -> None:
     """Open a session with each bundle's device. Raises `AtDevice` or `BadBundle`."""
+    if not step.bundles:
+        raise BadBundle
     same = conversation.identity_key in (None, step.identity_key)
     opened: dict[int, SessionRecord] = {}
     for data in step.bundles:
@@ -92,12 +98,15 @@ def establish(
         conversation.forget(set(conversation.devices) - opened.keys())
     for device, sessions in opened.items():
         conversation.put(device, sessions)
-    return jobs_pb2.StepResult(established=jobs_pb2.Established(identity_changed=changed))
+    outcome.established.identity_changed = changed
 
 
 def encrypt(
-    conversation: Conversation, step: jobs_pb2.Encrypt, setting: Setting
-) -> jobs_pb2.StepResult:
+    conversation: Conversation,
+    step: jobs_pb2.Encrypt,
+    setting: Setting,
+    outcome: jobs_pb2.StepResult,
+) -> None:
     """Encrypt for every device. Raises `SessionNotFound` when there is none to send with."""
     context = step.content_context
     if step.WhichOneof("source") == "sealed_payload":
@@ -127,15 +136,18 @@ def encrypt(
         raise SessionNotFound("no device to send to")
     for device, sessions in following:
         conversation.put(device, sessions)
-    encrypted = jobs_pb2.Encrypted(envelopes=envelopes)
+    outcome.encrypted.envelopes.extend(envelopes)
     if keep:
-        encrypted.sealed_payload = seal_content(setting.day_key, payload, context, setting.random)
-    return jobs_pb2.StepResult(encrypted=encrypted)
+        sealed = seal_content(setting.day_key, payload, context, setting.random)
+        outcome.encrypted.sealed_payload = sealed
 
 
 def decrypt(
-    conversation: Conversation, step: jobs_pb2.Decrypt, setting: Setting
-) -> jobs_pb2.StepResult:
+    conversation: Conversation,
+    step: jobs_pb2.Decrypt,
+    setting: Setting,
+    outcome: jobs_pb2.StepResult,
+) -> None:
     """Decrypt one envelope, or ask for the pre-keys that it takes. Raises a `RatchetError`."""
     message = CiphertextMessage(step.type, step.body)
     pre_keys = GivenPreKeys(setting.scope_key, setting.key_owner, step.pre_keys, setting.spent)
@@ -150,16 +162,25 @@ def decrypt(
         # Accept and tell. The old sessions take no part: they are forgotten if this one opens.
         opened, is_new = _open(None, message, remote, None, pre_keys, setting), True
     if isinstance(opened, list):
-        return _ask_for(opened)
+        _ask_for(opened, outcome.pre_keys_needed)
+        return
     changed = conversation.accept_identity(opened.remote_identity)
     conversation.put(step.device_id, opened.record)
-    return _tell(opened, step.content_context, pre_keys, setting, changed=changed, is_new=is_new)
+    told = _tell(opened.plaintext, step.content_context, setting, outcome)
+    if changed:
+        told.identity_changed = True
+    if is_new:
+        told.new_device = True
+    if opened.used is not None:
+        pre_keys.settle(opened.used, told)
 
 
-def drop_devices(conversation: Conversation, step: jobs_pb2.DropDevices) -> jobs_pb2.StepResult:
+def drop_devices(
+    conversation: Conversation, step: jobs_pb2.DropDevices, outcome: jobs_pb2.StepResult
+) -> None:
     """Forget devices."""
     conversation.forget(step.device_ids)
-    return jobs_pb2.StepResult(devices_dropped=jobs_pb2.DevicesDropped())
+    outcome.devices_dropped.SetInParent()
 
 
 def _open(
@@ -186,38 +207,23 @@ def _open(
 
 
 def _tell(
-    opened: Decrypted,
-    context: bytes,
-    pre_keys: GivenPreKeys,
-    setting: Setting,
-    *,
-    changed: bool,
-    is_new: bool,
-) -> jobs_pb2.StepResult:
+    plaintext: bytes, context: bytes, setting: Setting, outcome: jobs_pb2.StepResult
+) -> jobs_pb2.Decrypted:
+    """Say what the payload is, sealed if it is a message; where the rest can be told too."""
+    told = outcome.decrypted
     try:
-        told, bad = read_payload(opened.plaintext), False
+        read_payload(plaintext, told)
     except BadPayload:
-        told, bad = jobs_pb2.Decrypted(), True
+        outcome.failure.name = "BadPayload"  # one of a kind: clears `decrypted`
+        return outcome.failure.opened
     if told.kind == jobs_pb2.PAYLOAD_KIND_MESSAGE:
-        told.sealed_payload = seal_content(
-            setting.day_key, opened.plaintext, context, setting.random
-        )
-    if changed:
-        told.identity_changed = True
-    if is_new:
-        told.new_device = True
-    if opened.used is not None:
-        pre_keys.settle(opened.used, told)
-    if bad:
-        return jobs_pb2.StepResult(failure=jobs_pb2.StepFailure(name="BadPayload", opened=told))
-    return jobs_pb2.StepResult(decrypted=told)
+        told.sealed_payload = seal_content(setting.day_key, plaintext, context, setting.random)
+    return told
 
 
-def _ask_for(missing: list[Space]) -> jobs_pb2.StepResult:
-    needed = jobs_pb2.PreKeysNeeded()
+def _ask_for(missing: list[Space], needed: jobs_pb2.PreKeysNeeded) -> None:
     for kind, key_id in missing:
         needed.keys.add(kind=kind, key_id=key_id)
-    return jobs_pb2.StepResult(pre_keys_needed=needed)
 
 
 def _parse_bundle(data: bytes, identity_key: bytes) -> PreKeyBundle:

@@ -11,7 +11,8 @@ from letterlockd.errors import (
     Unauthenticated,
 )
 from letterlockd.records.v1 import registry_pb2
-from letterlockd.registry.room import MAX_NUMBERS, MAX_TOKENS
+from letterlockd.registry.enrolment import MAX_NUMBERS
+from letterlockd.registry.room import MAX_TOKENS
 from letterlockd.registry.tables import AUDIT
 
 from tests.unit.registry.conftest import NUMBER, OPERATOR, OTHER_NUMBER, World

@@ -193,11 +193,12 @@ async def test_draining_takes_last_acknowledgements(room: Room) -> None:
     call = await opened(room)
     given = await events(call, 1)
     assert (await call.read()).HasField("caught_up")
-    room.messaging.drain(30.0)
-    assert (await call.read()).draining.grace.seconds == 30
+    draining = asyncio.create_task(room.messaging.drain(50.0))
+    assert (await call.read()).draining.grace.seconds == 40
     await room.arrive(inbound_event(2))
     await acknowledge(call, *given)
     await ends_well(call)
+    await draining
     assert await room.store.count(INBOX) == 1  # the second one waits
 
 
@@ -206,7 +207,7 @@ async def test_draining_ends_when_its_grace_is_over(room: Room) -> None:
     call = await opened(room)
     await events(call, 1)
     assert (await call.read()).HasField("caught_up")
-    room.messaging.drain(0.0)
+    await room.messaging.drain(0.0)
     assert (await call.read()).HasField("draining")
     await ends_well(call)
     assert await room.store.count(INBOX) == 1

@@ -215,18 +215,29 @@ async def test_draining_answers_what_was_taken_in_and_ends_well(room: Room) -> N
     room.outbound.holding = True
     await call.write(batch(*texts(2)))
     await room.outbound.until_seen(2)
-    room.messaging.drain(5.0)
+    draining = asyncio.create_task(room.messaging.drain(50.0))
     frame = await call.read()
-    assert frame.draining.grace.seconds == 5
+    assert frame.draining.grace.seconds == 40
     await call.write(batch(*texts(2, 2)))
     room.outbound.release()
     assert len(await results(call, 2)) == 2
     await ends_well(call)
+    await draining
     assert len(room.outbound.seen) == 2
 
 
+async def test_draining_waits_no_longer_than_its_grace(room: Room) -> None:
+    call = await opened(room)
+    room.outbound.holding = True
+    await call.write(batch(*texts(2)))
+    await room.outbound.until_seen(2)
+    await room.messaging.drain(0.0)
+    assert room.messaging.open_streams == 1
+    call.cancel()
+
+
 async def test_a_draining_process_takes_no_new_calls(room: Room) -> None:
-    room.messaging.drain(5.0)
+    await room.messaging.drain(5.0)
     code, reason, _ = await fault(room.send())
     assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
 
@@ -236,6 +247,14 @@ async def test_a_revoked_token_ends_the_stream(room: Room) -> None:
     room.registry.revoke()
     code, reason, _ = await fault(call)
     assert (code, reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    await until_closed(room)
+
+
+async def test_a_stream_ends_at_its_deadline(room: Room) -> None:
+    call = room.stub.Send(metadata=TOKEN, timeout=0.05)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await read_to_end(call)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await until_closed(room)
 
 

@@ -141,7 +141,9 @@ async def test_a_wrong_token_is_told_at_once(
     ):
         with pytest.raises(Unauthenticated):
             await call(client)
-    assert not waits
+    # gRPC drops the status when it comes while the opening frame is being written; the stream is
+    # then opened once more, and that answer counts.
+    assert len(waits) <= 1
 
 
 async def test_no_gateway_is_unavailable(waits: Waits) -> None:

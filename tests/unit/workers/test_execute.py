@@ -8,7 +8,7 @@ from letterlock.content.v1 import content_pb2
 from letterlock.relay.v1 import keys_pb2
 from letterlockd.records.v1 import conversation_pb2, jobs_pb2
 from letterlockd.workers.execute import execute
-from letterlockd.workers.sealed import open_content, open_conversation, seal_conversation
+from letterlockd.workers.sealed import ConversationSeal, open_content
 
 from tests.harness.conversations import (
     Number,
@@ -47,7 +47,8 @@ def failure(result: jobs_pb2.StepResult) -> tuple[str, int]:
 
 
 def opened(made: Talk) -> conversation_pb2.ConversationRecord:
-    return open_conversation(made.number.scope_key, made.conversation, made.sealed_record)
+    seal = ConversationSeal(made.number.scope_key, made.conversation)
+    return seal.open(made.sealed_record)
 
 
 def content_of(made: Talk, sealed: bytes, message_id: bytes) -> bytes:
@@ -322,9 +323,8 @@ def test_a_session_record_that_does_not_parse_fails_its_step() -> None:
     made = answered(1, 2)
     record = opened(made)
     record.devices[0].record = b"\x01broken"
-    made.sealed_record = seal_conversation(
-        made.number.scope_key, made.conversation, record, os.urandom
-    )
+    seal = ConversationSeal(made.number.scope_key, made.conversation)
+    made.sealed_record = seal.seal(record, os.urandom)
     results = made.work(encrypt_step(text_payload()), made.envelope(2, text_payload()))
     assert failure(results[0]) == ("CorruptRecord", 0)
     assert results[1].HasField("decrypted")
@@ -376,6 +376,13 @@ def test_bundles_that_are_none_are_refused_by_name() -> None:
     nowhere = bundle(made)
     nowhere.device_id = 128
     assert failure(made.work(establish_with(made, nowhere))[0]) == ("InvalidAddress", 128)
+
+
+def test_an_identity_key_without_a_bundle_proves_nothing() -> None:
+    made = talk()
+    step = jobs_pb2.Establish(identity_key=b"\x05" + bytes(32), complete=True)
+    assert failure(made.work(jobs_pb2.Step(establish=step))[0]) == ("BadBundle", 0)
+    assert [e.device_id for e in made.send(text_payload())] == [1]
 
 
 def test_devices_are_added_replaced_and_forgotten() -> None:

@@ -4,9 +4,16 @@ import pytest
 from letterlock.content.padding import pad
 from letterlock.content.v1 import content_pb2
 from letterlockd.records.v1 import jobs_pb2
-from letterlockd.workers.payloads import BadPayload, read_payload
+from letterlockd.workers import payloads
+from letterlockd.workers.payloads import BadPayload
 
 ID = bytes(range(16))
+
+
+def read_payload(plaintext: bytes) -> jobs_pb2.Decrypted:
+    told = jobs_pb2.Decrypted()
+    payloads.read_payload(plaintext, told)
+    return told
 
 
 def payload(**kind: object) -> content_pb2.Payload:

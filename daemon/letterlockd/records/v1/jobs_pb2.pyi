@@ -241,7 +241,7 @@ class Establish(_message.Message):
     """When true, devices that have no bundle here are forgotten."""
     @_builtins.property
     def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Serialised letterlock.relay.v1.DeviceBundle messages."""
+        """Serialised letterlock.relay.v1.DeviceBundle messages, at least one: their signatures prove the key."""
 
     def __init__(
         self,
@@ -732,7 +732,7 @@ class StepFailure(_message.Message):
     """The class name of the ratchet's verdict (facts of the session protocol, "what bad input yields":
     "DuplicatedMessage", "InvalidMessage", "SessionNotFound", "SignatureValidationFailed", …), or
     one of ours:
-    "BadBundle": a bundle that is not one;
+    "BadBundle": a bundle that is not one, or none at all;
     "BadPayload": it decrypted, but is no Payload within its limits; `opened` is set;
     "CorruptRecord": the conversation's, identity's or pre-key's row does not open;
     "InternalError": a bug; the log knows the place;

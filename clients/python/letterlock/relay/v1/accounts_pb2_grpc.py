@@ -97,7 +97,7 @@ class AccountsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateDeviceLink(self, request, context):
-        """Makes a link token, with which one further device can join the account. Devices only.
+        """Makes a link token, with which one further device can join the account. Device 1 only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,14 +118,14 @@ class AccountsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveDevice(self, request, context):
-        """Removes a device with its mailbox; device 1 can be removed only with the account.
+        """Removes a device with its mailbox; device 1 can be removed only with the account. Device 1, or the device itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAccount(self, request, context):
-        """Removes the caller's account with everything that belongs to it.
+        """Removes the caller's account with everything that belongs to it. Device 1 only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

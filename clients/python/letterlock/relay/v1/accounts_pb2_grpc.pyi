@@ -43,15 +43,15 @@ class AccountsStub:
     id, and all devices, credentials, pre-keys and waiting messages from before are gone.
     """
     CreateDeviceLink: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.CreateDeviceLinkRequest, _accounts_pb2.CreateDeviceLinkResponse]
-    """Makes a link token, with which one further device can join the account. Devices only."""
+    """Makes a link token, with which one further device can join the account. Device 1 only."""
     LinkDevice: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.LinkDeviceRequest, _accounts_pb2.RegisterResponse]
     """Joins the account of a link token as a further device."""
     ListDevices: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.ListDevicesRequest, _accounts_pb2.ListDevicesResponse]
     """The devices of the caller's account."""
     RemoveDevice: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.RemoveDeviceRequest, _accounts_pb2.RemoveDeviceResponse]
-    """Removes a device with its mailbox; device 1 can be removed only with the account."""
+    """Removes a device with its mailbox; device 1 can be removed only with the account. Device 1, or the device itself."""
     DeleteAccount: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.DeleteAccountRequest, _accounts_pb2.DeleteAccountResponse]
-    """Removes the caller's account with everything that belongs to it."""
+    """Removes the caller's account with everything that belongs to it. Device 1 only."""
     RegisterBusinessNumber: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.RegisterBusinessNumberRequest, _accounts_pb2.RegisterBusinessNumberResponse]
     """Registers a business number, without a code: the operator vouches for the gateway. Registering again with the same
     identity key gives the same account. Gateways only.
@@ -69,15 +69,15 @@ class AccountsAsyncStub(AccountsStub):
     id, and all devices, credentials, pre-keys and waiting messages from before are gone.
     """
     CreateDeviceLink: _aio.UnaryUnaryMultiCallable[_accounts_pb2.CreateDeviceLinkRequest, _accounts_pb2.CreateDeviceLinkResponse]  # type: ignore[assignment]
-    """Makes a link token, with which one further device can join the account. Devices only."""
+    """Makes a link token, with which one further device can join the account. Device 1 only."""
     LinkDevice: _aio.UnaryUnaryMultiCallable[_accounts_pb2.LinkDeviceRequest, _accounts_pb2.RegisterResponse]  # type: ignore[assignment]
     """Joins the account of a link token as a further device."""
     ListDevices: _aio.UnaryUnaryMultiCallable[_accounts_pb2.ListDevicesRequest, _accounts_pb2.ListDevicesResponse]  # type: ignore[assignment]
     """The devices of the caller's account."""
     RemoveDevice: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RemoveDeviceRequest, _accounts_pb2.RemoveDeviceResponse]  # type: ignore[assignment]
-    """Removes a device with its mailbox; device 1 can be removed only with the account."""
+    """Removes a device with its mailbox; device 1 can be removed only with the account. Device 1, or the device itself."""
     DeleteAccount: _aio.UnaryUnaryMultiCallable[_accounts_pb2.DeleteAccountRequest, _accounts_pb2.DeleteAccountResponse]  # type: ignore[assignment]
-    """Removes the caller's account with everything that belongs to it."""
+    """Removes the caller's account with everything that belongs to it. Device 1 only."""
     RegisterBusinessNumber: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RegisterBusinessNumberRequest, _accounts_pb2.RegisterBusinessNumberResponse]  # type: ignore[assignment]
     """Registers a business number, without a code: the operator vouches for the gateway. Registering again with the same
     identity key gives the same account. Gateways only.
@@ -110,7 +110,7 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.CreateDeviceLinkRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.CreateDeviceLinkResponse, _abc.Awaitable[_accounts_pb2.CreateDeviceLinkResponse]]:
-        """Makes a link token, with which one further device can join the account. Devices only."""
+        """Makes a link token, with which one further device can join the account. Device 1 only."""
 
     @_abc_1.abstractmethod
     def LinkDevice(
@@ -134,7 +134,7 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.RemoveDeviceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.RemoveDeviceResponse, _abc.Awaitable[_accounts_pb2.RemoveDeviceResponse]]:
-        """Removes a device with its mailbox; device 1 can be removed only with the account."""
+        """Removes a device with its mailbox; device 1 can be removed only with the account. Device 1, or the device itself."""
 
     @_abc_1.abstractmethod
     def DeleteAccount(
@@ -142,7 +142,7 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         request: _accounts_pb2.DeleteAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_accounts_pb2.DeleteAccountResponse, _abc.Awaitable[_accounts_pb2.DeleteAccountResponse]]:
-        """Removes the caller's account with everything that belongs to it."""
+        """Removes the caller's account with everything that belongs to it. Device 1 only."""
 
     @_abc_1.abstractmethod
     def RegisterBusinessNumber(

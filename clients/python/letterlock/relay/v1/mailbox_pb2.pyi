@@ -239,7 +239,9 @@ class ConnectResponse(_message.Message):
 
     @_builtins.property
     def queue_empty(self) -> Global___QueueEmpty:
-        """The mailbox held nothing more when this was sent. Sent each time it runs empty."""
+        """Everything that waited was sent. Comes once after `opened`, and again each time the stream fell behind the
+        mailbox and caught up; not after every live delivery.
+        """
 
     @_builtins.property
     def draining(self) -> Global___RelayDraining:
@@ -579,7 +581,7 @@ Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
 
 @_typing.final
 class QueueEmpty(_message.Message):
-    """Nothing more in the mailbox."""
+    """Nothing more waits in the mailbox."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -1,0 +1,74 @@
+# Everything a person or CI runs. Nothing has to be installed by hand but Python 3.11 or newer and
+# make; with Node, the checks and tests that need it run too.
+#
+#   make demo    a conversation over real processes        make check   lints, types, contracts, drift
+#   make test    all tests                                 make gen     code from proto/
+#   make run     the daemon, in ./letterlock-data          make bench   speed, beside the official client
+#   make clean   removes what was installed and built
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The first that runs and is new enough: a name alone may be a shim of a version manager.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	"$$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		&& echo "$$name" && break; done)
+NPM := $(shell command -v npm)
+BIN := .venv/bin
+STAMPS := .make
+NODE_STAMPS := $(if $(NPM),$(STAMPS)/node-interop $(STAMPS)/node-proto)
+
+.PHONY: help demo test check gen bench run clean toolchains
+.NOTPARALLEL:
+
+help:
+	@sed -n '4,7s/^# *//p' Makefile
+
+demo: $(STAMPS)/python $(NODE_STAMPS)
+	$(BIN)/python -m tests.demo
+
+test: $(STAMPS)/python $(NODE_STAMPS) toolchains
+	$(BIN)/pytest
+
+check: $(STAMPS)/python $(NODE_STAMPS) toolchains
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(if $(NPM),proto/lint/node_modules/.bin/buf lint proto,@echo "no npm: buf lint is skipped")
+	$(BIN)/python proto/generate.py --check
+
+gen: $(STAMPS)/python
+	$(BIN)/python proto/generate.py
+
+bench: $(STAMPS)/python $(NODE_STAMPS)
+	$(BIN)/python -m bench
+
+run: $(STAMPS)/python
+	$(BIN)/letterlockd serve
+
+clean:
+	rm -rf .venv $(STAMPS) tests/interop/node/node_modules proto/lint/node_modules
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+
+# CI sets LETTERLOCK_REQUIRE_TOOLCHAINS=1: there a missing toolchain is a failure, not a skip.
+toolchains:
+	@if [[ "$${LETTERLOCK_REQUIRE_TOOLCHAINS:-}" == 1 && -z "$(NPM)" ]]; then \
+		echo "Node with npm is required here, and is missing" >&2; exit 1; fi
+
+$(STAMPS)/python: pyproject.toml
+	@test -n "$(PYTHON)" || \
+		{ echo "Python 3.11 or newer with venv is needed (make PYTHON=...)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[daemon]' --group dev --group bench
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/node-interop: tests/interop/node/package-lock.json
+	npm ci --no-audit --no-fund --loglevel=error --prefix tests/interop/node
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/node-proto: proto/lint/package-lock.json
+	npm ci --no-audit --no-fund --loglevel=error --prefix proto/lint
+	@mkdir -p $(@D) && touch $@

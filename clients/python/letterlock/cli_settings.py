@@ -1,0 +1,126 @@
+"""Where the CLI finds targets, tokens and certificates.
+
+    option  >  environment (LETTERLOCK_*)  >  profile.toml  >  files of a local data folder
+
+The profile is a TOML file in the user's configuration folder, readable by its owner alone:
+
+    gateway = "gateway.example:7443"
+    relay = "relay.example:7444"
+    ca = "/path/to/ca.crt"
+    [tokens]
+    "+491511234567" = "<business token of this number>"
+
+Knows no network and no command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from letterlock.errors import InvalidRequest
+
+DEFAULT_GATEWAY = "localhost:7443"
+DEFAULT_RELAY = "localhost:7444"
+DEFAULT_DATA = Path("letterlock-data")
+PROFILE = "profile.toml"
+
+
+def profile_path() -> Path:
+    """Where the profile is."""
+    return Path(click.get_app_dir("letterlock")) / PROFILE
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the options and the environment said; the rest is looked up when it is needed."""
+
+    data: Path = DEFAULT_DATA
+    given_gateway: str | None = None
+    given_relay: str | None = None
+    given_ca: str | None = None
+    given_token: str | None = field(default=None, repr=False)
+    insecure: bool = False
+    profile: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+    @property
+    def gateway(self) -> str:
+        """Where the gateway is, host:port."""
+        return self.given_gateway or self._from_profile("gateway") or DEFAULT_GATEWAY
+
+    @property
+    def relay(self) -> str:
+        """Where the relay is, host:port."""
+        return self.given_relay or self._from_profile("relay") or DEFAULT_RELAY
+
+    @property
+    def ca(self) -> str | None:
+        """The authority to trust; None: the system's."""
+        if self.insecure:
+            return None
+        local = self.data / "tls" / "ca.crt"
+        found = self.given_ca or self._from_profile("ca")
+        return found or (str(local) if local.exists() else None)
+
+    def operator_token(self) -> str:
+        """The operator's token. Raises InvalidRequest."""
+        if self.given_token:
+            return self.given_token
+        path = self.data / "keys" / "operator.token"
+        try:
+            return path.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            raise InvalidRequest(
+                f"no operator token in {path}", field="token", limit="--token, or --data FOLDER"
+            ) from None
+
+    def business_token(self, number: str) -> str:
+        """The token of a business number. Raises InvalidRequest."""
+        tokens = self.profile.get("tokens")
+        known = tokens.get(number) if isinstance(tokens, Mapping) else None
+        token = self.given_token or known
+        if not isinstance(token, str):
+            limit = "--token, LETTERLOCK_TOKEN, or `letterlock token issue --save`"
+            raise InvalidRequest("no token for this number", field="token", limit=limit)
+        return token
+
+    def _from_profile(self, name: str) -> str | None:
+        value = self.profile.get(name)
+        return value if isinstance(value, str) else None
+
+
+def read_profile() -> dict[str, object]:
+    """The profile; empty when there is none. Raises InvalidRequest."""
+    path = profile_path()
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(
+            f"{path} cannot be read: {error}", field="profile", limit="a TOML file"
+        ) from None
+
+
+def save_tokens(tokens: Mapping[str, str]) -> Path:
+    """Add the tokens of numbers to the profile; the rest of it stays. Gives its path."""
+    profile = read_profile()
+    known = profile.get("tokens")
+    merged = {**(known if isinstance(known, Mapping) else {}), **tokens}
+    lines = [
+        f"{key} = {json.dumps(value)}" for key, value in profile.items() if isinstance(value, str)
+    ]
+    lines += ["", "[tokens]", *(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in merged.items())]
+    path = profile_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".new")
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write("\n".join(lines) + "\n")
+    aside.replace(path)
+    return path

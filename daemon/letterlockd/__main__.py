@@ -1,0 +1,5 @@
+"""`python -m letterlockd` is `letterlockd`."""
+
+from letterlockd.cli import main
+
+main()

@@ -1,0 +1,144 @@
+"""The gateway, with the registry, as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc
+from letterlock.v1 import businesses_pb2_grpc, messaging_pb2_grpc
+
+from letterlockd.app.parts import limits_of, open_store, server_identity
+from letterlockd.clock import SystemClock
+from letterlockd.files import read_file
+from letterlockd.gateway import expiry, tables
+from letterlockd.gateway.handover import Handover
+from letterlockd.gateway.inbox import Inbox
+from letterlockd.gateway.inbox_rows import INBOX
+from letterlockd.gateway.room import Gateway
+from letterlockd.gateway.settings import GatewaySettings
+from letterlockd.housekeeping import Duty, Sweeper
+from letterlockd.layout import Layout
+from letterlockd.registry import tables as registry_tables
+from letterlockd.registry.room import Registry
+from letterlockd.role import Composed, run_role
+from letterlockd.rpc.businesses import BusinessesServicer
+from letterlockd.rpc.messaging import Messaging
+from letterlockd.rpc.server import RpcServer, Service
+from letterlockd.rpc.tls import TlsFault
+from letterlockd.sealing.keyring import Keyring
+from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.settings import Settings
+from letterlockd.telemetry import Counters
+from letterlockd.uplink import open_channel
+from letterlockd.workers.pool import WorkerPool
+
+__all__ = ["compose", "run_gateway"]
+
+
+def run_gateway(settings: Settings, *, ready_fd: int | None, until_stdin_ends: bool) -> int:
+    """Run the gateway role until it is told to stop; returns the exit code."""
+    return run_role(
+        "gateway", settings, compose, ready_fd=ready_fd, until_stdin_ends=until_stdin_ends
+    )
+
+
+async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
+    """The gateway, open and not yet listening."""
+    layout, clock = Layout(settings.data_folder), SystemClock()
+    credential, operator = layout.gateway_credential(), layout.operator_digest()
+    provider = FileKeyProvider(layout.keys / "gateway.key")
+    identity = await asyncio.to_thread(server_identity, settings)
+    to_relay = functools.partial(
+        open_channel,
+        settings.gateway.relay,
+        _relay_credentials(settings.gateway.relay_ca or layout.ca),
+        name=settings.gateway.relay_name,
+    )
+    books = await open_store(settings, "registry", registry_tables.TABLES, opened)
+    book_keys = await Keyring.open(books, provider, clock)
+    registry = Registry(books, book_keys, clock, operator_digest=operator)
+    store = await open_store(settings, "gateway", [*tables.TABLES, INBOX], opened)
+    keyring = await Keyring.open(store, provider, clock)
+    inbox = await Inbox.open(store, clock)
+    pool = await opened.enter_async_context(WorkerPool(settings.gateway.workers))
+    gateway = await opened.enter_async_context(
+        Gateway.open(
+            store=store,
+            keyring=keyring,
+            pool=pool,
+            open_channel=to_relay,
+            credential=credential,
+            inbox=inbox,
+            senders=registry.sender_by_account,
+            clock=clock,
+            random=os.urandom,
+            settings=GatewaySettings(),
+        )
+    )
+    messaging = Messaging(registry, gateway.outbound, inbox, Handover(keyring))
+    sweeper = Sweeper(
+        [Duty(store, keep=expiry.KEPT), Duty(books)],
+        [keyring, book_keys],
+        clock,
+        interval_seconds=settings.store.sweep_seconds,
+    )
+    server = RpcServer(
+        _services(messaging, BusinessesServicer(registry, gateway.identities)),
+        listen=settings.gateway.listen,
+        identity=identity,
+        authenticator=registry,
+        revocations=registry,
+        limits=limits_of(settings),
+        reflect=settings.reflection,
+    )
+
+    async def drain(grace_s: float) -> None:
+        await messaging.drain(grace_s)
+        await server.drain(grace_s)
+        await gateway.drain()
+
+    composed = Composed(
+        server=server,
+        listen=settings.gateway.listen,
+        metrics=settings.gateway.metrics,
+        drain=drain,
+        running=[store.failed, books.failed, sweeper.run],
+    )
+    _count(composed.counters, server, messaging, gateway, pool)
+    return composed
+
+
+def _services(messaging: Messaging, businesses: BusinessesServicer) -> list[Service]:
+    return [
+        Service(
+            "letterlock.v1.Messaging", messaging, messaging_pb2_grpc.add_MessagingServicer_to_server
+        ),
+        Service(
+            "letterlock.v1.Businesses",
+            businesses,
+            businesses_pb2_grpc.add_BusinessesServicer_to_server,
+        ),
+    ]
+
+
+def _relay_credentials(ca: Path) -> grpc.ChannelCredentials:
+    if not ca.exists():
+        raise TlsFault(f"{ca} does not exist: set gateway.relay_ca to what vouches for the relay")
+    return grpc.ssl_channel_credentials(read_file(ca, limit=1024 * 1024, fault=TlsFault))
+
+
+def _count(
+    counters: Counters, server: RpcServer, messaging: Messaging, gateway: Gateway, pool: WorkerPool
+) -> None:
+    counters.gauge("calls", "Calls in flight.", lambda: server.gatekeeper.calls)
+    counters.gauge("streams", "Open Send and Receive streams.", lambda: messaging.open_streams)
+    counters.gauge("relay_connected", "1 while the relay is.", lambda: gateway.uplink.connected)
+    counters.gauge("in_hand", "Messages without an answer.", lambda: gateway.outbound.in_hand)
+    counters.gauge("worker_restarts", "Lost workers that were replaced.", lambda: pool.restarts)
+    for name in gateway.counters.__slots__:
+        read = functools.partial(getattr, gateway.counters, name)
+        counters.gauge(f"{name}_total", "See letterlockd.gateway.counters.", read)

@@ -1,0 +1,52 @@
+"""What every role opens: stores, the server's certificate, its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+
+from letterlockd.layout import Layout
+from letterlockd.rpc.server import Limits
+from letterlockd.rpc.tls import ServerIdentity, local_identity, own_identity
+from letterlockd.sealing import keyring
+from letterlockd.settings import Settings
+from letterlockd.store.lmdb.front import LmdbStore
+from letterlockd.store.port import Table
+
+__all__ = ["SCHEMA_VERSION", "limits_of", "open_store", "server_identity"]
+
+SCHEMA_VERSION = 1
+"""Of all stores; see `store.lmdb.prepare` for how one is raised."""
+
+
+async def open_store(
+    settings: Settings, name: str, tables: Sequence[Table], opened: AsyncExitStack
+) -> LmdbStore:
+    """The store `<data>/<name>` with these tables and those of its keyring."""
+    store = await LmdbStore.open(
+        Layout(settings.data_folder).data / name,
+        [*tables, *keyring.TABLES],
+        kind=name,
+        schema_version=SCHEMA_VERSION,
+        max_size_bytes=settings.store.max_bytes,
+    )
+    opened.push_async_callback(store.aclose)
+    return store
+
+
+def server_identity(settings: Settings) -> ServerIdentity:
+    """The operator's certificate, or the local CA's. Blocking: files, and keys on first start."""
+    now = datetime.now(UTC)
+    tls = settings.tls
+    if tls.certificate is not None and tls.key is not None:
+        return own_identity(tls.certificate, tls.key, now)
+    return local_identity(Layout(settings.data_folder).tls, tls.names, now)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The bounds of the role's server."""
+    return Limits(
+        calls=settings.limits.calls,
+        streams_per_connection=settings.limits.streams_per_connection,
+    )

@@ -1,0 +1,94 @@
+"""The relay as a process. Imports nothing that reaches the ratchet (I3)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+
+from letterlock.relay.v1 import accounts_pb2_grpc, keys_pb2_grpc
+
+from letterlockd.app.parts import limits_of, open_store, server_identity
+from letterlockd.clock import SystemClock
+from letterlockd.layout import Layout
+from letterlockd.relay.room import Relay
+from letterlockd.relay.senders import CommandSender, FolderSender
+from letterlockd.relay.settings import RelaySettings
+from letterlockd.relay.tables import TABLES
+from letterlockd.relay.verification import VerificationSender
+from letterlockd.role import Composed, run_role
+from letterlockd.rpc.relay_accounts import AccountsServicer
+from letterlockd.rpc.relay_keys import KeysServicer
+from letterlockd.rpc.relay_mailbox import MailboxServicer, add_mailbox_servicer
+from letterlockd.rpc.server import RpcServer, Service
+from letterlockd.sealing.keyring import Keyring
+from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.settings import Settings
+
+__all__ = ["compose", "run_relay"]
+
+
+def run_relay(settings: Settings, *, ready_fd: int | None, until_stdin_ends: bool) -> int:
+    """Run the relay role until it is told to stop; returns the exit code."""
+    return run_role(
+        "relay", settings, compose, ready_fd=ready_fd, until_stdin_ends=until_stdin_ends
+    )
+
+
+async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
+    """The relay, open and not yet listening."""
+    layout, clock = Layout(settings.data_folder), SystemClock()
+    gateways = layout.gateway_hashes()
+    provider = FileKeyProvider(layout.keys / "relay.key")
+    identity = await asyncio.to_thread(server_identity, settings)
+    store = await open_store(settings, "relay", TABLES, opened)
+    keyring = await Keyring.open(store, provider, clock)
+    relay = await Relay.open(
+        store,
+        keyring,
+        clock,
+        os.urandom,
+        RelaySettings(),
+        gateways,
+        _verification_sender(settings, layout),
+    )
+    opened.push_async_callback(relay.aclose)
+    server = RpcServer(
+        _services(relay),
+        listen=settings.relay.listen,
+        identity=identity,
+        authenticator=relay.authenticator,
+        limits=limits_of(settings),
+        reflect=settings.reflection,
+    )
+    composed = Composed(
+        server=server,
+        listen=settings.relay.listen,
+        metrics=settings.relay.metrics,
+        drain=relay.drain,
+        running=[store.failed, relay.failed],
+    )
+    composed.counters.gauge("calls", "Calls in flight.", lambda: server.gatekeeper.calls)
+    return composed
+
+
+def _verification_sender(settings: Settings, layout: Layout) -> VerificationSender:
+    if settings.relay.verification == "command":
+        return CommandSender(settings.relay.verification_command)
+    return FolderSender(layout.data / "verification")
+
+
+def _services(relay: Relay) -> list[Service]:
+    return [
+        Service(
+            "letterlock.relay.v1.Accounts",
+            AccountsServicer(relay),
+            accounts_pb2_grpc.add_AccountsServicer_to_server,
+        ),
+        Service(
+            "letterlock.relay.v1.Keys",
+            KeysServicer(relay),
+            keys_pb2_grpc.add_KeysServicer_to_server,
+        ),
+        Service("letterlock.relay.v1.Mailbox", MailboxServicer(relay), add_mailbox_servicer),
+    ]

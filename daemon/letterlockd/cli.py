@@ -1,0 +1,195 @@
+"""`letterlockd`: arguments in, one clear line and an exit code out.
+
+Imports what a command needs when it runs: `serve` never imports gRPC, and `--version` nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from letterlockd.config import ConfigFault, Loaded, default_file, effective, load
+from letterlockd.errors import EnvironmentFault
+from letterlockd.exit_codes import of_error
+from letterlockd.layout import Layout, prepare_keys
+from letterlockd.readiness import Ready
+
+__all__ = ["main"]
+
+_Command = Callable[..., None]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("letterlock"), prog_name="letterlockd")
+def main() -> None:
+    """Letterlock's daemon: a gateway that speaks end-to-end encryption for businesses, and the
+    blind relay that carries its messages.
+
+    Settings come from letterlock.toml, from LETTERLOCK_<SECTION>__<KEY> and from --set.
+    """
+
+
+def _settings(command: _Command) -> _Command:
+    """Adds the options that choose settings, and turns faults into one line and an exit code."""
+
+    @click.option(
+        "--config", type=click.Path(path_type=Path), help="Settings file [./letterlock.toml]."
+    )
+    @click.option("--data", type=click.Path(path_type=Path), help="Data folder.")
+    @click.option(
+        "--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting; can be repeated."
+    )
+    @functools.wraps(command)
+    def wrapped(config: Path | None, data: Path | None, sets: Sequence[str], **rest: Any) -> None:
+        try:
+            overrides = _overrides(data, sets)
+            command(load(config, overrides), _forwarded(config, data, sets), **rest)
+        except EnvironmentFault as fault:
+            click.echo(f"letterlockd: {fault.message}", err=True)
+            sys.exit(of_error(fault))
+
+    return wrapped
+
+
+def _overrides(data: Path | None, sets: Sequence[str]) -> dict[str, object]:
+    overrides: dict[str, object] = {}
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigFault(f"--set {text}: must be KEY=VALUE")
+        overrides[key] = _parsed(key, value) if value.startswith("[") else value
+    if data is not None:
+        overrides["data_folder"] = data
+    return overrides
+
+
+def _parsed(key: str, value: str) -> object:
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ConfigFault(f"--set {key}: must be a list in JSON form") from None
+
+
+def _forwarded(config: Path | None, data: Path | None, sets: Sequence[str]) -> list[str]:
+    """The same choice of settings as arguments for a role process."""
+    arguments = [part for text in sets for part in ("--set", text)]
+    if config is not None:
+        arguments += ["--config", str(config)]
+    if data is not None:
+        arguments += ["--data", str(data)]
+    return arguments
+
+
+@main.command()
+@_settings
+def init(loaded: Loaded, forwarded: list[str]) -> None:
+    """Make the data folder, keys, tokens, certificates and a settings file; replaces nothing."""
+    from datetime import UTC, datetime
+
+    from letterlockd.rpc.tls import local_identity
+
+    layout = Layout(loaded.settings.data_folder)
+    made = prepare_keys(layout)
+    if loaded.settings.tls.certificate is None:
+        local_identity(layout.tls, loaded.settings.tls.names, datetime.now(UTC))
+    file = Path("letterlock.toml")
+    if not file.exists():
+        file.write_text(default_file(), encoding="utf-8")
+        made.append(file)
+    for path in made:
+        click.echo(f"made {path}")
+    click.echo(f"clients trust {layout.ca}")
+    click.echo(f"the operator's token is in {layout.operator_token}")
+
+
+@main.command()
+@_settings
+def serve(loaded: Loaded, forwarded: list[str]) -> None:
+    """Run relay and gateway, each in its own process, until SIGTERM."""
+    from letterlockd.supervisor import Plan, supervise
+    from letterlockd.telemetry import set_up_logs
+
+    settings = loaded.settings
+    set_up_logs("serve", level=settings.log.level, style=settings.log.format)
+    layout = Layout(settings.data_folder)
+    prepare_keys(layout)
+
+    def command(role: str, ready_fd: int, pinned: Mapping[str, str]) -> list[str]:
+        decided = [part for key in pinned for part in ("--set", f"{key}={pinned[key]}")]
+        role_command = [sys.executable, "-P", "-m", "letterlockd", role, *forwarded, *decided]
+        return [*role_command, "--ready-fd", str(ready_fd), "--until-stdin-ends"]
+
+    plan = Plan(
+        command=command,
+        max_restarts=settings.serve.max_restarts,
+        window_seconds=settings.serve.restart_window_seconds,
+        drain_seconds=settings.serve.drain_seconds,
+    )
+    tell = functools.partial(_tell, layout)
+    sys.exit(asyncio.run(supervise(plan, tell)))
+
+
+def _role_options(command: _Command) -> _Command:
+    ready = click.option("--ready-fd", type=int, hidden=True)
+    watch = click.option("--until-stdin-ends", is_flag=True, hidden=True)
+    return ready(watch(command))
+
+
+@main.command()
+@_settings
+@_role_options
+def gateway(
+    loaded: Loaded, forwarded: list[str], ready_fd: int | None, until_stdin_ends: bool
+) -> None:
+    """Run the gateway, with the registry, until SIGTERM."""
+    from letterlockd.app.gateway import run_gateway
+
+    sys.exit(run_gateway(loaded.settings, ready_fd=ready_fd, until_stdin_ends=until_stdin_ends))
+
+
+@main.command()
+@_settings
+@_role_options
+def relay(
+    loaded: Loaded, forwarded: list[str], ready_fd: int | None, until_stdin_ends: bool
+) -> None:
+    """Run the relay until SIGTERM."""
+    from letterlockd.app.relay import run_relay
+
+    sys.exit(run_relay(loaded.settings, ready_fd=ready_fd, until_stdin_ends=until_stdin_ends))
+
+
+@main.command()
+@_settings
+def config(loaded: Loaded, forwarded: list[str]) -> None:
+    """Print every setting in force, and where it comes from."""
+    for setting in effective(loaded):
+        shown = "" if setting.value is None else setting.value
+        click.echo(f"{setting.key} = {shown}  # {setting.origin}")
+
+
+def _tell(layout: Layout, relay: Ready, gateway: Ready) -> None:
+    """What a person at the terminal needs next; logs have it for everybody else."""
+    if not sys.stdout.isatty():
+        return
+    from rich.console import Console
+    from rich.panel import Panel
+
+    Console().print(
+        Panel.fit(
+            f"businesses connect to  [bold]{gateway.address}[/]\n"
+            f"devices connect to     [bold]{relay.address}[/]\n"
+            f"clients trust          {layout.ca}\n"
+            f"operator's token       {layout.operator_token}\n\n"
+            f"next: [bold]letterlock --help[/]; Ctrl-C stops",
+            title="letterlockd serves",
+        )
+    )

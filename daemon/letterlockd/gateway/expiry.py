@@ -1,0 +1,91 @@
+"""What the gateway has to say when a message dies: the sweeper cannot, it only deletes.
+
+    outbox row due   ──▶ EXPIRED, unless the relay has it and will answer
+    message row due  ──▶ EXPIRED if it was never delivered; then deleted
+
+`KEPT` are the tables that the sweeper leaves to this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from letterlock.v1 import errors_pb2, messaging_pb2
+
+from letterlockd.clock import Clock
+from letterlockd.gateway.outbox import OutboxRow
+from letterlockd.gateway.progress import Advance, Progress
+from letterlockd.gateway.sending import Sending
+from letterlockd.gateway.tables import MESSAGES, OUTBOX
+from letterlockd.model.ids import ConversationId, MessageId
+from letterlockd.records.v1.gateway_pb2 import MessageRecord, OutboxRecord
+from letterlockd.store.port import Delete, Record, Store, StoreFull
+
+__all__ = ["KEPT", "Expiry"]
+
+KEPT = frozenset({OUTBOX, MESSAGES})
+
+_MAX_DUE = 4_096
+"""More than can be at the relay, so that rows which wait for its answer do not hide others."""
+
+_UNDELIVERED = (messaging_pb2.MESSAGE_STATUS_ACCEPTED, messaging_pb2.MESSAGE_STATUS_SENT)
+
+
+class Expiry:
+    """Looks for what is due, every `seconds`."""
+
+    def __init__(
+        self,
+        store: Store,
+        sending: Sending,
+        progress: Progress,
+        clock: Clock,
+        *,
+        seconds: float,
+    ) -> None:
+        self._store = store
+        self._sending = sending
+        self._progress = progress
+        self._clock = clock
+        self._seconds = seconds
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._seconds)
+
+    async def look(self) -> None:
+        """Settle what is due now."""
+        now_ms = self._clock.now_ms()
+        for key, record in await self._store.due(OUTBOX, now_ms, limit=_MAX_DUE):
+            row = OutboxRow(int.from_bytes(key, "big"), OutboxRecord.FromString(record.value))
+            self._sending.expire(row)
+        due = await self._store.due(MESSAGES, now_ms, limit=_MAX_DUE)
+        await self._tell([entry for entry in due if _undelivered(entry[1])])
+        if due:
+            await self._delete([key for key, _ in due])
+
+    async def _tell(self, due: list[tuple[bytes, Record]]) -> None:
+        why = messaging_pb2.Failure(
+            hop=messaging_pb2.HOP_RELAY, reason=errors_pb2.ERROR_REASON_EXPIRED, retryable=True
+        )
+        expired = messaging_pb2.MESSAGE_STATUS_EXPIRED
+        advances = []
+        for key, row in due:
+            conversation = ConversationId(MessageRecord.FromString(row.value).conversation)
+            advances.append(Advance(MessageId(key), expired, conversation, why))
+        if advances:
+            told = asyncio.Event()
+            self._progress.record(advances, (), told.set)
+            await told.wait()
+
+    async def _delete(self, keys: list[bytes]) -> None:
+        try:
+            await self._store.commit([[Delete(MESSAGES, key) for key in keys]])
+        except StoreFull:
+            return  # the next look tries again
+
+
+def _undelivered(row: Record) -> bool:
+    return MessageRecord.FromString(row.value).status in _UNDELIVERED

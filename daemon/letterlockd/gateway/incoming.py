@@ -1,0 +1,204 @@
+"""One envelope of a user from its arrival to its acknowledgement.
+
+    arrived ──▶ turn: decrypt ──▶ message, read receipt, typing sign ──▶ committed ──▶ safe
+                              └── a replay ───────────────────────────────────────────▶ safe
+                              └── cannot be opened: told as such, once ──▶ committed ──▶ safe
+
+Poison ends with the message: the conversation goes on (I9). The content stays sealed here; only
+what the front must act on is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from letterlock.content.v1 import content_pb2
+from letterlock.relay.v1 import mailbox_pb2
+from letterlock.v1 import messaging_pb2
+
+from letterlockd.errors import LetterlockError
+from letterlockd.gateway.contacts import Contact, phone_write
+from letterlockd.gateway.counters import Counters
+from letterlockd.gateway.draft import Draft, Work
+from letterlockd.gateway.handover import seal_number
+from letterlockd.gateway.numbers import Number
+from letterlockd.gateway.progress import Advance
+from letterlockd.gateway.tables import LAST_RESORT_USES, PRE_KEYS, SEEN, pre_key_key
+from letterlockd.model.ids import AccountId, ConversationId, MessageId
+from letterlockd.records.v1 import inbox_pb2
+from letterlockd.records.v1 import jobs_pb2 as jobs
+from letterlockd.sealing.keyring import DAY_MS, DayKey
+from letterlockd.sealing.seal import seal
+from letterlockd.store.port import ABSENT, Check, CommitConflict, Delete, Put
+
+__all__ = ["IncomingWork"]
+
+_REPLAY = "DuplicatedMessage"
+
+_TYPING_LIFE_MS = 60_000
+"""A typing sign that nobody took within a minute is of no use."""
+
+_LONGEST_MS = 30 * DAY_MS
+_SHORTEST_SEEN_MS = 3_600_000
+
+_PRE_KEY_VERSION = 1
+"""Pre-keys are written once: a row that is there has this version."""
+
+
+class IncomingWork(Work):
+    """An envelope in a conversation. `safe` is called when the relay may forget it."""
+
+    __slots__ = (
+        "_checks",
+        "_contact",
+        "_counters",
+        "_day_key",
+        "_envelope",
+        "_expire_ms",
+        "_is_replay",
+        "_seen",
+        "_used",
+        "_used_up",
+        "safe",
+    )
+
+    flow = "inbound"
+
+    def __init__(
+        self,
+        number: Number,
+        conversation: ConversationId,
+        envelope: mailbox_pb2.Envelope,
+        *,
+        seen: bytes,
+        day_key: DayKey,
+        expire_ms: int,
+        contact: Contact | None,
+        counters: Counters,
+        used: Callable[[AccountId, int, int], None],
+    ) -> None:
+        user = AccountId(envelope.sender_account_id)
+        super().__init__(number, conversation, user, expire_ms // DAY_MS, day_key.key)
+        self._envelope = envelope
+        self._seen = seen
+        self._day_key = day_key
+        self._expire_ms = expire_ms
+        self._contact = contact
+        self._counters = counters
+        self._used = used
+        self._used_up = [0, 0]
+        self._checks: set[bytes] = set()
+        self._is_replay = False
+        self.safe: list[Callable[[], None]] = []
+
+    def plan(self, task: jobs.ConversationTask, known: bool) -> int:
+        """Decrypt; a proven replay is only noted, by a step that does nothing."""
+        if self._is_replay:
+            task.steps.add().drop_devices.SetInParent()
+            return 1
+        step = task.steps.add().decrypt
+        step.device_id = self._envelope.sender_device_id
+        step.type = self._envelope.type
+        step.body = self._envelope.body
+        step.content_context = self._context
+        return 1
+
+    def settle(self, results: Sequence[jobs.StepResult], draft: Draft) -> None:
+        """Write what the envelope held."""
+        result = results[0]
+        self._used_up = [0, 0]
+        draft.write(Put(SEEN, self._seen, b"\x01", self._seen_until(draft.now_ms)))
+        if result.HasField("decrypted"):
+            self._settle_keys(result.decrypted, draft)
+            self._settle_content(result.decrypted, draft)
+        elif result.HasField("failure") and result.failure.name != _REPLAY:
+            self._settle_keys(result.failure.opened, draft)
+            self._settle_poison(draft)
+        else:
+            self._counters.duplicates += 1
+
+    def committed(self) -> None:
+        """The relay may forget it."""
+        if any(self._used_up):
+            self._used(self.number.account, *self._used_up)
+        for safe in self.safe:
+            safe()
+
+    def failed(self, error: LetterlockError) -> bool:
+        """Keep it: the relay gives it again only after the stream was lost."""
+        return True
+
+    def owns(self, conflict: CommitConflict) -> bool:
+        """Whether a key that this message used was used before."""
+        return conflict.key in self._checks
+
+    async def conflicted(self, conflict: CommitConflict) -> None:
+        """A replay that outlived its session; or a pre-key that another conversation took, which
+        the next turn will not find."""
+        self._is_replay = conflict.table == LAST_RESORT_USES
+
+    @property
+    def _context(self) -> bytes:
+        return self.conversation + self._envelope.message_id
+
+    def _seen_until(self, now_ms: int) -> int:
+        """As long as the relay may give it again."""
+        dies_ms = self._envelope.expire_time.ToMilliseconds()
+        return min(max(dies_ms, now_ms + _SHORTEST_SEEN_MS), now_ms + _LONGEST_MS)
+
+    def _settle_keys(self, told: jobs.Decrypted, draft: Draft) -> None:
+        if told.identity_changed:
+            changed = inbox_pb2.StoredEvent(identity_change=inbox_pb2.StoredIdentityChange())
+            draft.tell(changed, self._expire_ms)
+        self._checks.clear()
+        for used in told.used_pre_keys:
+            key = pre_key_key(self.number.key_scope, used.kind, used.key_id)
+            draft.write(Check(PRE_KEYS, key, _PRE_KEY_VERSION), Delete(PRE_KEYS, key))
+            self._checks.add(key)
+            self._used_up[used.kind != jobs.PRE_KEY_KIND_ONE_TIME] += 1
+        if told.last_resort_use:
+            key = self.number.account + told.last_resort_use
+            until_ms = draft.now_ms + _LONGEST_MS
+            draft.write(Check(LAST_RESORT_USES, key, ABSENT))
+            draft.write(Put(LAST_RESORT_USES, key, b"\x01", until_ms))
+            self._checks.add(key)
+
+    def _settle_content(self, told: jobs.Decrypted, draft: Draft) -> None:
+        self._counters.received += 1
+        if self._contact is not None:
+            draft.write(*phone_write(self.number, self._contact, self._expire_ms, draft.now_ms))
+        if told.kind == jobs.PAYLOAD_KIND_READ_RECEIPT:
+            read = messaging_pb2.MESSAGE_STATUS_READ
+            draft.advances += [
+                Advance(MessageId(message_id), read, self.conversation)
+                for message_id in told.read_message_ids
+            ]
+        elif told.kind == jobs.PAYLOAD_KIND_TYPING:
+            payload = content_pb2.Payload(message_id=told.message_id)
+            payload.sent_time.FromMilliseconds(told.sent_ms)
+            payload.content.typing.started = told.typing_started
+            sealed = seal(self._day_key.key, payload.SerializeToString(), self._context)
+            until_ms = min(draft.now_ms + _TYPING_LIFE_MS, self._expire_ms)
+            draft.tell(self._inbound_event(sealed), until_ms)
+        else:
+            draft.tell(self._inbound_event(told.sealed_payload), self._expire_ms)
+
+    def _settle_poison(self, draft: Draft) -> None:
+        self._counters.undecryptable += 1
+        device = self._envelope.sender_device_id
+        lost = inbox_pb2.StoredUndecryptable(device_id=device)
+        draft.tell(inbox_pb2.StoredEvent(undecryptable=lost), self._expire_ms)
+
+    def _inbound_event(self, sealed_payload: bytes) -> inbox_pb2.StoredEvent:
+        envelope = self._envelope
+        event = inbox_pb2.StoredEvent()
+        inbound = event.inbound
+        inbound.device_id = envelope.sender_device_id
+        inbound.message_id = envelope.message_id
+        inbound.day_key_id = self._day_key.id
+        inbound.sealed_payload = sealed_payload
+        if envelope.sender_phone_number:
+            inbound.sealed_number = seal_number(
+                self._day_key, self._context, envelope.sender_phone_number
+            )
+        return event

@@ -1,0 +1,303 @@
+"""A lane: works of the conversations that one worker keeps, in micro-batches.
+
+    put ──▶ turns ──gather──▶ read rows ──▶ job ──▶ settle ──▶ commit ──▶ tell, end the turns
+                      ▲                                           │
+                      └──── two batches in flight: one computes while one is committed
+
+The size of a batch adapts: it is what came while the batches before were under way. Each
+conversation of a batch is a transaction of its own, so that a conflict fails it alone; all are
+handed to the store in one call and share one disk synchronisation. Holding turns, nothing is
+awaited but the pool and the store (rule 7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from letterlockd import failpoints
+from letterlockd.clock import Clock
+from letterlockd.errors import BrokenInvariant, LetterlockError
+from letterlockd.gateway.counters import Counters
+from letterlockd.gateway.draft import Draft, Work
+from letterlockd.gateway.inbox import Inbox
+from letterlockd.gateway.outbox import Outbox
+from letterlockd.gateway.progress import Progress
+from letterlockd.gateway.rounds import Pool, Question, ask
+from letterlockd.gateway.tables import CONVERSATIONS, split_conversation
+from letterlockd.gateway.turns import Turns
+from letterlockd.model.ids import AccountId, ConversationId
+from letterlockd.records.v1 import jobs_pb2 as jobs
+from letterlockd.store.port import (
+    ABSENT,
+    Check,
+    CommitConflict,
+    Delete,
+    Outcome,
+    Put,
+    Record,
+    Store,
+    StoreFull,
+)
+from letterlockd.workers.outcome import WorkerLost
+
+__all__ = ["Desk", "Lane", "Lanes"]
+
+_log = logging.getLogger(__name__)
+
+_IN_FLIGHT = 2
+"""One batch at the worker while the other is committed. A third would only split the batches."""
+
+_PAUSE_SECONDS = 1.0
+"""How long a conversation rests whose turn did not happen and whose work must be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What turns are worked with."""
+
+    store: Store
+    pool: Pool
+    inbox: Inbox
+    outbox: Outbox
+    progress: Progress
+    clock: Clock
+    counters: Counters
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One conversation's part of a batch. `parts`: each work and its number of steps."""
+
+    conversation: ConversationId
+    works: list[Work]
+    parts: list[tuple[Work, int]]
+    question: Question
+    draft: Draft
+
+
+class Lanes:
+    """All lanes; the pool's hash says which conversation belongs where."""
+
+    def __init__(self, desk: Desk, *, batch: int) -> None:
+        self._pool = desk.pool
+        self._lanes = [Lane(index, desk, batch) for index in range(desk.pool.size)]
+
+    def put(self, work: Work) -> None:
+        """Queue work; the number of works is bounded by those who put."""
+        self._lanes[self._pool.lane_of(work.conversation)].put(work)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes:
+                group.create_task(lane.run())
+
+    async def idle(self) -> None:
+        """Wait until no lane has work."""
+        for lane in self._lanes:
+            await lane.idle()
+
+
+class Lane:
+    """Lane number `index`."""
+
+    def __init__(self, index: int, desk: Desk, batch: int) -> None:
+        self._index = index
+        self._desk = desk
+        self._batch = batch
+        self._turns: Turns[Work] = Turns()
+        self._news = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._slots = asyncio.Semaphore(_IN_FLIGHT)
+        self._conflicted: set[ConversationId] = set()
+
+    def put(self, work: Work) -> None:
+        """Queue work."""
+        self._turns.put(work)
+        self._idle.clear()
+        self._news.set()
+
+    async def idle(self) -> None:
+        """Wait until there is no work, waiting or under way."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Work batches until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._news.wait()
+                await self._slots.acquire()
+                taken = self._turns.take(self._batch)
+                if not self._turns:
+                    self._news.clear()
+                if taken:
+                    group.create_task(self._work(taken))
+                else:
+                    self._slots.release()
+
+    async def _work(self, taken: list[tuple[ConversationId, list[Work]]]) -> None:
+        parked: set[ConversationId] = set()
+        try:
+            await self._run_batch(taken, parked)
+        except (StoreFull, WorkerLost) as error:
+            for conversation, works in taken:
+                self._fail(conversation, works, error, parked)
+        finally:
+            self._slots.release()
+        for conversation, _ in taken:
+            if conversation not in parked:
+                self._release(conversation)
+
+    async def _run_batch(
+        self, taken: list[tuple[ConversationId, list[Work]]], parked: set[ConversationId]
+    ) -> None:
+        desk = self._desk
+        rows = await desk.store.get_many(CONVERSATIONS, [conversation for conversation, _ in taken])
+        job = jobs.Job()
+        now_ms = desk.clock.now_ms()
+        turns = [
+            turn
+            for (conversation, works), row in zip(taken, rows, strict=True)
+            if (turn := _begin(job, conversation, works, row, now_ms)) is not None
+        ]
+        if not turns:
+            return
+        await ask(desk.pool, desk.store, self._index, job, [turn.question for turn in turns])
+        commits = [_settled(turn, desk.inbox) for turn in turns]
+        try:
+            outcomes = await self._commit(turns, commits)
+        except BaseException:
+            for turn in turns:
+                turn.draft.aborted(desk.outbox)
+            raise
+        for turn, outcome in zip(turns, outcomes, strict=True):
+            if outcome is None:
+                self._conflicted.discard(turn.conversation)
+                turn.draft.committed(desk.outbox)
+                for work, steps in turn.parts:
+                    if steps:
+                        work.committed()
+            else:
+                turn.draft.aborted(desk.outbox)
+                await self._conflict(turn, outcome, parked)
+
+    async def _commit(
+        self, turns: Sequence[_Turn], commits: Sequence[list[Put | Delete | Check]]
+    ) -> list[Outcome]:
+        """One outcome for each turn. A turn with a read receipt goes through `Progress`, the one
+        writer of statuses."""
+        desk = self._desk
+        flows = sorted({work.flow for turn in turns for work in turn.works})
+        for flow in flows:
+            failpoints.hit(f"gateway.{flow}.before_commit")
+        plain = [
+            commit
+            for turn, commit in zip(turns, commits, strict=True)
+            if commit and not turn.draft.advances
+        ]
+        with_news = [
+            desk.progress.record_with(turn.draft.advances, commit)
+            for turn, commit in zip(turns, commits, strict=True)
+            if turn.draft.advances
+        ]
+        if with_news:
+            both = await asyncio.gather(desk.store.commit(plain), asyncio.gather(*with_news))
+            of_plain, of_news = iter(both[0]), iter(both[1])
+        else:
+            of_plain, of_news = iter(await desk.store.commit(plain)), iter(())
+        for flow in flows:
+            failpoints.hit(f"gateway.{flow}.after_commit")
+        return [
+            next(of_news) if turn.draft.advances else next(of_plain) if commit else None
+            for turn, commit in zip(turns, commits, strict=True)
+        ]
+
+    async def _conflict(
+        self, turn: _Turn, conflict: CommitConflict, parked: set[ConversationId]
+    ) -> None:
+        """Begin the turn again. A work's own check says what was wrong with that work; the
+        conversation's says that its row changed under us, which the turns rule out."""
+        self._desk.counters.conflicts += 1
+        works = [work for work, steps in turn.parts if steps]
+        owner = next((work for work in works if work.owns(conflict)), None)
+        if owner is not None:
+            await owner.conflicted(conflict)
+        else:
+            _log.error("commit conflict in table %s", conflict.table.name)
+            if turn.conversation in self._conflicted:
+                self._conflicted.discard(turn.conversation)
+                self._fail(turn.conversation, works, BrokenInvariant("commit conflict"), parked)
+                return
+            self._conflicted.add(turn.conversation)
+        self._turns.put_back(turn.conversation, works)
+
+    def _fail(
+        self,
+        conversation: ConversationId,
+        works: Iterable[Work],
+        error: LetterlockError,
+        parked: set[ConversationId],
+    ) -> None:
+        kept = [work for work in works if work.failed(error)]
+        if kept:
+            self._turns.put_back(conversation, kept)
+            parked.add(conversation)
+            loop = asyncio.get_running_loop()
+            loop.call_later(_PAUSE_SECONDS, self._release, conversation)
+
+    def _release(self, conversation: ConversationId) -> None:
+        self._turns.release(conversation)
+        if self._turns:
+            self._news.set()
+        elif self._turns.idle:
+            self._idle.set()
+
+
+def _begin(
+    job: jobs.Job,
+    conversation: ConversationId,
+    works: list[Work],
+    row: Record | None,
+    now_ms: int,
+) -> _Turn | None:
+    """The conversation's task in `job`, or None when no work is left that needs one."""
+    user: AccountId | None = works[0].user
+    version, sealed_record = ABSENT, b""
+    if row is not None:
+        user, sealed_record = split_conversation(row.value)
+        version = row.version
+    task = job.tasks.add()
+    parts = []
+    known = row is not None
+    for work in works:
+        steps = work.plan(task, known)
+        known = known or steps > 0
+        user = user or work.user
+        parts.append((work, steps))
+    if not task.steps or user is None:
+        del job.tasks[-1]
+        return None
+    number = works[0].number
+    task.conversation = conversation
+    task.sealed_record = sealed_record
+    task.scope_key = number.scope_key
+    task.sealed_identity = number.sealed_identity
+    task.key_owner_id = number.key_scope
+    task.day_key = works[0].day_key
+    task.user_account_id = user
+    task.business_account_id = number.account
+    task.now_ms = now_ms
+    draft = Draft(number, conversation, user, version, now_ms)
+    return _Turn(conversation, works, parts, Question(task, number.key_scope), draft)
+
+
+def _settled(turn: _Turn, inbox: Inbox) -> list[Put | Delete | Check]:
+    results = iter(turn.question.results)
+    for work, steps in turn.parts:
+        if steps:
+            work.settle([next(results) for _ in range(steps)], turn.draft)
+    return turn.draft.finish(inbox, turn.question.sealed_record)

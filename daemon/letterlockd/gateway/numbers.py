@@ -1,0 +1,93 @@
+"""Business numbers as the gateway works with them: their keys, and the names made with those keys.
+
+Tags and pseudonyms are HMACs under the number's scope key: two business numbers cannot compare
+their users, and the store cannot be searched without the key. Knows no private key in clear.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from letterlockd.gateway.tables import NUMBERS
+from letterlockd.model.ids import ID_BYTES, AccountId, Pseudonym
+from letterlockd.records.v1 import gateway_pb2 as records
+from letterlockd.sealing.keyring import Keyring
+from letterlockd.sealing.seal import lookup_hash, subkey
+from letterlockd.store.port import Store
+
+__all__ = ["Number", "NumberBook"]
+
+_MAX_CACHED = 4_096
+_MAX_PSEUDONYMS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One business number. `key_scope` (16 bytes) names `scope_key` (32) and whom identity and
+    pre-keys are sealed for; `sealed_identity` is for workers only."""
+
+    account: AccountId
+    key_scope: bytes
+    scope_key: bytes = field(repr=False)
+    sealed_identity: bytes = field(repr=False)
+
+    def pseudonym(self, user: AccountId) -> Pseudonym:
+        """The user as this number knows them."""
+        return _pseudonym(self.scope_key, user)
+
+    def phone_tag(self, phone_number: str) -> bytes:
+        """32 bytes to find a user's number by, without storing it."""
+        return lookup_hash(self.scope_key, "phone", phone_number.encode())
+
+    def key_tag(self, idempotency_key: str) -> bytes:
+        """32 bytes that stand for a caller's idempotency key."""
+        return lookup_hash(self.scope_key, "idempotency", idempotency_key.encode())
+
+    def digest(self, recipient: str, content: bytes) -> bytes:
+        """32 bytes that differ when recipient or content do. Keyed, because short contents and
+        numbers can be guessed."""
+        name = recipient.encode()
+        return subkey(self.scope_key, "message", name, content)
+
+
+class NumberBook:
+    """The numbers of this gateway, read once and kept (bounded)."""
+
+    def __init__(self, store: Store, keyring: Keyring) -> None:
+        self._store = store
+        self._keyring = keyring
+        self._numbers: OrderedDict[AccountId, Number] = OrderedDict()
+
+    async def get(self, account: AccountId) -> Number | None:
+        """The number of a relay account; None when it is none of ours."""
+        number = self._numbers.get(account)
+        if number is not None:
+            return number
+        row = await self._store.get(NUMBERS, account) if len(account) == ID_BYTES else None
+        if row is None:
+            return None
+        record = records.NumberRecord.FromString(row.value)
+        scope_key = await self._keyring.scope_key(record.key_scope)
+        number = Number(account, record.key_scope, scope_key, record.sealed_identity)
+        self._numbers[account] = number
+        while len(self._numbers) > _MAX_CACHED:
+            self._numbers.popitem(last=False)
+        return number
+
+    async def accounts(self) -> list[AccountId]:
+        """Every finished number of this gateway, ascending."""
+        found: list[AccountId] = []
+        after = b""
+        while True:
+            rows = await self._store.scan(NUMBERS, after=after, limit=1_000)
+            found += [AccountId(key) for key, _ in rows if len(key) == ID_BYTES]
+            if len(rows) < 1_000:
+                return found
+            after = rows[-1][0]
+
+
+@lru_cache(maxsize=_MAX_PSEUDONYMS)
+def _pseudonym(scope_key: bytes, user: AccountId) -> Pseudonym:
+    return Pseudonym(subkey(scope_key, "user", user)[:ID_BYTES])

@@ -1,0 +1,277 @@
+"""The one writer of message statuses after acceptance: news in, rows and events out.
+
+    results, receipts, expiry ──▶ queue ──▶ batch: read, advance (I7), commit ──▶ told
+
+One batch at a time, so two pieces of news about one message never race. A batch is whatever came
+while the one before was committed: many news become one transaction and one inbox row a number.
+News that belong to a conversation's turn (a read receipt) bring that turn's own writes and are
+committed as one with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from letterlock.v1 import messaging_pb2 as api
+
+from letterlockd import failpoints
+from letterlockd.clock import Clock
+from letterlockd.errors import LetterlockError
+from letterlockd.gateway.counters import Counters
+from letterlockd.gateway.inbox import Inbox, Staged
+from letterlockd.gateway.statuses import Status, advance
+from letterlockd.gateway.tables import MESSAGES
+from letterlockd.model.ids import AccountId, ConversationId, MessageId
+from letterlockd.records.v1 import gateway_pb2 as records
+from letterlockd.records.v1 import inbox_pb2
+from letterlockd.store.port import Check, Delete, Outcome, Put, Store, StoreFull
+
+__all__ = ["Advance", "Progress"]
+
+_MAX_BATCH = 1_024
+
+_MIN_EVENT_LIFE_MS = 24 * 3_600_000
+"""A status that changes at the end of a message's life is still to be told. An event holds
+neither content nor number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """News: `message_id` has come to `status`. `within`: the account, or the conversation, that
+    the message must belong to; news about another's message change nothing."""
+
+    message_id: MessageId
+    status: Status
+    within: AccountId | ConversationId
+    failure: api.Failure | None = None
+
+
+@dataclass(slots=True)
+class _Group:
+    advances: Sequence[Advance]
+    operations: Sequence[Put | Delete | Check]
+    done: Callable[[], None] | None = None
+    outcome: asyncio.Future[Outcome] | None = None
+
+
+@dataclass(slots=True)
+class _Current:
+    record: records.MessageRecord
+    expires_at_ms: int
+    was: Status
+
+
+@dataclass(slots=True)
+class _Batch:
+    """One transaction in the making."""
+
+    groups: list[_Group] = field(default_factory=list)
+    operations: list[Put | Delete | Check] = field(default_factory=list)
+    staged: list[Staged] = field(default_factory=list)
+
+
+class Progress:
+    """Statuses of all sent messages. The queue is bounded by those who put: the relay's
+    windows, and one group for each turn."""
+
+    def __init__(self, store: Store, inbox: Inbox, clock: Clock, counters: Counters) -> None:
+        self._store = store
+        self._inbox = inbox
+        self._clock = clock
+        self._counters = counters
+        self._queue: deque[_Group] = deque()
+        self._news = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def record(
+        self,
+        advances: Sequence[Advance],
+        operations: Sequence[Put | Delete],
+        done: Callable[[], None],
+    ) -> None:
+        """Commit news with unconditional writes, some time soon, then call `done`."""
+        self._put(_Group(advances, operations, done=done))
+
+    async def record_with(
+        self, advances: Sequence[Advance], operations: Sequence[Put | Delete | Check]
+    ) -> Outcome:
+        """Commit news as one transaction with a turn's writes. Raises what `Store.commit` does."""
+        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._put(_Group(advances, operations, outcome=outcome))
+        return await outcome
+
+    async def run(self) -> None:
+        """Work batches until cancelled."""
+        while True:
+            while not self._queue:
+                self._idle.set()
+                self._news.clear()
+                await self._news.wait()
+            await self._work(self._next_groups())
+
+    async def idle(self) -> None:
+        """Wait until there is nothing left to commit."""
+        await self._idle.wait()
+
+    def _put(self, group: _Group) -> None:
+        self._queue.append(group)
+        self._idle.clear()
+        self._news.set()
+
+    def _next_groups(self) -> list[_Group]:
+        """What fits in a batch. A turn's own group fails alone, so nothing in the batch may build
+        on what it would have changed: then it waits for the next batch, with all behind it."""
+        groups: list[_Group] = []
+        conditional: set[MessageId] = set()
+        touched: set[MessageId] = set()
+        while self._queue and len(touched) < _MAX_BATCH:
+            ids = {news.message_id for news in self._queue[0].advances}
+            own = self._queue[0].outcome is not None
+            if ids & (touched if own else conditional):
+                break
+            touched |= ids
+            conditional |= ids if own else set()
+            groups.append(self._queue.popleft())
+        return groups
+
+    async def _work(self, groups: list[_Group]) -> None:
+        while True:
+            current = await self._read(groups)
+            batches = self._batches(groups, current)
+            try:
+                await self._commit(batches)
+            except StoreFull as full:
+                _abort(batches)
+                groups = _without_waiting(groups, full)
+                if not groups:
+                    return
+                await asyncio.sleep((full.retry_after_ms or 1_000) / 1_000)
+                continue
+            except BaseException:
+                _abort(batches)
+                raise
+            self._count(current)
+            return
+
+    async def _commit(self, batches: Sequence[_Batch]) -> None:
+        failpoints.hit("gateway.sent.before_commit")
+        writing = [batch for batch in batches if batch.operations]
+        outcomes = await self._store.commit([batch.operations for batch in writing])
+        failpoints.hit("gateway.sent.after_commit")
+        for batch, outcome in zip(writing, outcomes, strict=True):
+            _resolve(batch, outcome)
+        for batch in batches:
+            if not batch.operations:
+                _resolve(batch, None)
+
+    async def _read(self, groups: Iterable[_Group]) -> dict[MessageId, _Current]:
+        ids = list({news.message_id for group in groups for news in group.advances})
+        rows = await self._store.get_many(MESSAGES, ids)
+        current = {}
+        for message_id, row in zip(ids, rows, strict=True):
+            if row is not None:  # it outlived its retention otherwise: nobody is to be told
+                record = records.MessageRecord.FromString(row.value)
+                current[message_id] = _Current(record, row.expires_at_ms, record.status)
+        return current
+
+    def _batches(
+        self, groups: Sequence[_Group], current: dict[MessageId, _Current]
+    ) -> list[_Batch]:
+        """One transaction for all that cannot fail, and one for each that can."""
+        now_ms = self._clock.now_ms()
+        together = _Batch()
+        batches = [together] if any(group.outcome is None for group in groups) else []
+        for group in groups:
+            if group.outcome is None:
+                together.groups.append(group)
+            else:
+                batches.append(_Batch([group]))
+        for batch in batches:
+            self._fill(batch, current, now_ms)
+        return batches
+
+    def _fill(self, batch: _Batch, current: dict[MessageId, _Current], now_ms: int) -> None:
+        changed: dict[MessageId, _Current] = {}
+        for group in batch.groups:
+            batch.operations += group.operations
+            for news in group.advances:
+                message = current.get(news.message_id)
+                if message is not None and _move(message.record, news, now_ms):
+                    changed[news.message_id] = message
+        events: dict[AccountId, list[inbox_pb2.StoredEvent]] = {}
+        last_ms = now_ms + _MIN_EVENT_LIFE_MS
+        for message_id, message in changed.items():
+            value = message.record.SerializeToString()
+            batch.operations.append(Put(MESSAGES, message_id, value, message.expires_at_ms))
+            account = AccountId(message.record.conversation[:16])
+            events.setdefault(account, []).append(_event(message_id, message.record))
+            last_ms = max(last_ms, message.expires_at_ms)
+        for account, told in events.items():
+            staged = self._inbox.stage(account, told, expires_at_ms=last_ms)
+            batch.staged.append(staged)
+            batch.operations += staged.changes
+
+    def _count(self, current: dict[MessageId, _Current]) -> None:
+        for message in current.values():
+            status = message.record.status
+            if status == message.was:
+                continue
+            reached_relay = api.MESSAGE_STATUS_SENT <= status <= api.MESSAGE_STATUS_READ
+            self._counters.sent += message.was == api.MESSAGE_STATUS_ACCEPTED and reached_relay
+            self._counters.failed += status == api.MESSAGE_STATUS_FAILED
+            self._counters.expired += status == api.MESSAGE_STATUS_EXPIRED
+
+
+def _move(record: records.MessageRecord, news: Advance, now_ms: int) -> bool:
+    if not record.conversation.startswith(news.within):
+        return False
+    if advance(record.status, news.status) == record.status:
+        return False
+    record.status = news.status
+    record.update_ms = now_ms
+    if news.failure is not None:
+        record.failure.CopyFrom(news.failure)
+    return True
+
+
+def _event(message_id: MessageId, record: records.MessageRecord) -> inbox_pb2.StoredEvent:
+    event = inbox_pb2.StoredEvent(time_ms=record.update_ms, pseudonym=record.conversation[16:])
+    status = event.status
+    status.message_id = message_id
+    status.idempotency_key = record.idempotency_key
+    status.caller_tag = record.caller_tag
+    status.status = record.status
+    if record.HasField("failure"):
+        status.failure.CopyFrom(record.failure)
+    return event
+
+
+def _abort(batches: Iterable[_Batch]) -> None:
+    for batch in batches:
+        for staged in batch.staged:
+            staged.aborted()
+
+
+def _resolve(batch: _Batch, outcome: Outcome) -> None:
+    for staged in batch.staged:
+        if outcome is None:
+            staged.committed()
+        else:
+            staged.aborted()
+    for group in batch.groups:
+        if group.done is not None:
+            group.done()
+        if group.outcome is not None and not group.outcome.done():
+            group.outcome.set_result(outcome)
+
+
+def _without_waiting(groups: Sequence[_Group], error: LetterlockError) -> list[_Group]:
+    """Tell the turns at once, which hold a conversation; the rest is tried again."""
+    for group in groups:
+        if group.outcome is not None and not group.outcome.done():
+            group.outcome.set_exception(error)
+    return [group for group in groups if group.outcome is None]

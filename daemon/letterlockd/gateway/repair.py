@@ -1,0 +1,256 @@
+"""Device-list repair: the relay says that a message was encrypted for the wrong devices.
+
+    DEVICES_CHANGED ──▶ case of the conversation ──fetch bundles──▶ turn: drop, establish, encrypt
+                                                                    again ──▶ offered again
+
+The message keeps its id; its payload comes from the outbox row, sealed. All messages of a
+conversation that wait for the same repair share one fetch: every bundle costs the recipient a
+one-time key. Nothing here holds a turn while it asks the relay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from letterlock.relay.v1 import keys_pb2, mailbox_pb2
+from letterlock.v1 import errors_pb2, messaging_pb2
+
+from letterlockd.errors import LetterlockError
+from letterlockd.gateway.counters import Counters
+from letterlockd.gateway.draft import Draft, Work
+from letterlockd.gateway.first_contacts import BundleSource
+from letterlockd.gateway.numbers import Number, NumberBook
+from letterlockd.gateway.outbox import Outbox, OutboxRow
+from letterlockd.gateway.outgoing import establish, submission
+from letterlockd.gateway.sending import Sending, failure
+from letterlockd.gateway.tables import OUTBOX, account_of, outbox_key
+from letterlockd.model.ids import AccountId, ConversationId, MessageId
+from letterlockd.records.v1 import inbox_pb2
+from letterlockd.records.v1 import jobs_pb2 as jobs
+from letterlockd.records.v1.gateway_pb2 import OutboxRecord
+from letterlockd.sealing.errors import KeyDestroyed
+from letterlockd.sealing.keyring import DAY_MS, Keyring
+from letterlockd.store.port import Check, CommitConflict
+
+__all__ = ["Repair", "RepairWork"]
+
+_MAX_TARGETS = 100
+_RETRY_SECONDS = 2.0
+_MAX_MARKS = 65_536
+
+
+@dataclass(slots=True)
+class _Case:
+    """What is wrong with one conversation, as far as the relay has said."""
+
+    user: AccountId
+    rows: list[OutboxRow] = field(default_factory=list)
+    wanted: set[int] = field(default_factory=set)
+    extra: set[int] = field(default_factory=set)
+    bundles: keys_pb2.AccountBundles | None = None
+
+
+class RepairWork(Work):
+    """Encrypts one outbox row again. The first row of a case brings its change of devices."""
+
+    flow = "repair"
+
+    __slots__ = ("_bundles", "_extra", "_gone", "_now", "_row", "_sending", "_why")
+
+    def __init__(
+        self,
+        number: Number,
+        row: OutboxRow,
+        day_key: bytes,
+        sending: Sending,
+        *,
+        bundles: keys_pb2.AccountBundles | None,
+        extra: Sequence[int],
+    ) -> None:
+        conversation = ConversationId(row.record.conversation)
+        super().__init__(number, conversation, None, row.record.expire_ms // DAY_MS, day_key)
+        self._row = row
+        self._sending = sending
+        self._bundles = bundles
+        self._extra = extra
+        self._gone = False
+        self._now: OutboxRow | None = None
+        self._why: messaging_pb2.Failure | None = None
+
+    def plan(self, task: jobs.ConversationTask, known: bool) -> int:
+        """Forget devices, open sessions, encrypt the sealed payload."""
+        if self._gone or not known or not self._sending.is_open(self._row.sequence):
+            return 0
+        before = len(task.steps)
+        if self._extra:
+            task.steps.add().drop_devices.device_ids.extend(self._extra)
+        if self._bundles is not None:
+            establish(task.steps.add().establish, self._bundles)
+        step = task.steps.add().encrypt
+        step.sealed_payload = self._row.record.sealed_payload
+        step.content_context = self.conversation + self._row.record.message_id
+        return len(task.steps) - before
+
+    def settle(self, results: Sequence[jobs.StepResult], draft: Draft) -> None:
+        """Write the row in its new form."""
+        self._now, self._why = None, None
+        for result in results:
+            if result.established.identity_changed:
+                changed = inbox_pb2.StoredEvent(identity_change=inbox_pb2.StoredIdentityChange())
+                draft.tell(changed, self._row.record.expire_ms)
+        if any(result.HasField("failure") for result in results):
+            bad = errors_pb2.ERROR_REASON_BAD_PRE_KEYS
+            self._why = failure(messaging_pb2.HOP_GATEWAY, bad)
+            return
+        record = OutboxRecord()
+        record.CopyFrom(self._row.record)
+        record.submission = submission(
+            MessageId(record.message_id),
+            self.number.account,
+            draft.user,
+            record.expire_ms,
+            results[-1].encrypted.envelopes,
+        )
+        record.repairs += 1
+        self._now = OutboxRow(self._row.sequence, record)
+        # A row is written once when accepted and once for each repair; if it is gone, it expired.
+        version = 1 + self._row.record.repairs
+        draft.write(Check(OUTBOX, outbox_key(self._row.sequence), version), self._now.put())
+
+    def committed(self) -> None:
+        """Offer it again, or give it up."""
+        if self._now is not None:
+            self._sending.resubmit(self._now)
+        elif self._why is not None:
+            self._sending.fail([self._row], self._why)
+
+    def failed(self, error: LetterlockError) -> bool:
+        """Try again, until the message expires."""
+        return True
+
+    def owns(self, conflict: CommitConflict) -> bool:
+        """Whether the row is gone."""
+        return conflict.table == OUTBOX and conflict.key == outbox_key(self._row.sequence)
+
+    async def conflicted(self, conflict: CommitConflict) -> None:
+        """Nothing is left to do."""
+        self._gone = True
+
+
+class Repair:
+    """Cases of all conversations; bounded by the rows that may be open at the relay."""
+
+    def __init__(
+        self,
+        *,
+        source: BundleSource,
+        numbers: NumberBook,
+        keyring: Keyring,
+        outbox: Outbox,
+        put: Callable[[RepairWork], None],
+        counters: Counters,
+    ) -> None:
+        self._source = source
+        self._numbers = numbers
+        self._keyring = keyring
+        self._outbox = outbox
+        self._put = put
+        self._counters = counters
+        self._cases: OrderedDict[ConversationId, _Case] = OrderedDict()
+        self._repaired_before: OrderedDict[ConversationId, int] = OrderedDict()
+        self._news = asyncio.Event()
+        self._sending: Sending
+
+    def connect(self, sending: Sending) -> None:
+        """Name where repaired rows go."""
+        self._sending = sending
+
+    def add(self, row: OutboxRow, result: mailbox_pb2.SubmissionResult) -> None:
+        """The relay refused `row` with DEVICES_CHANGED."""
+        conversation = ConversationId(row.record.conversation)
+        case = self._cases.get(conversation)
+        if case is None:
+            user = mailbox_pb2.Submission.FromString(row.record.submission).recipient_account_id
+            case = self._cases[conversation] = _Case(AccountId(user))
+        case.rows.append(row)
+        # A row from before the last repair was refused for what is repaired already.
+        is_old_news = row.sequence < self._repaired_before.get(conversation, 0)
+        if row.record.repairs > 0 or not is_old_news:
+            case.wanted.update(result.missing_device_ids, result.stale_device_ids)
+            case.extra.update(result.extra_device_ids)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Repair until cancelled."""
+        while True:
+            while not self._cases:
+                self._news.clear()
+                await self._news.wait()
+            count = min(len(self._cases), _MAX_TARGETS)
+            cases = dict(self._cases.popitem(last=False) for _ in range(count))
+            asking = {c: case for c, case in cases.items() if case.wanted}
+            if asking:
+                await self._fetch(asking)
+            for conversation, case in cases.items():
+                await self._begin(conversation, case)
+
+    async def _fetch(self, cases: dict[ConversationId, _Case]) -> None:
+        targets = [
+            keys_pb2.BundleTarget(account_id=case.user, device_ids=sorted(case.wanted))
+            for case in cases.values()
+        ]
+        while True:
+            try:
+                results = await self._source.fetch_bundles(targets)
+                break
+            except LetterlockError:
+                await asyncio.sleep(_RETRY_SECONDS)
+        for (conversation, case), result in zip(list(cases.items()), results, strict=True):
+            if result.HasField("bundles"):
+                case.bundles = result.bundles
+            elif result.refused.reason == errors_pb2.ERROR_REASON_UNKNOWN_RECIPIENT:
+                self._give_up(case)
+            else:
+                self._come_again(conversation, case)
+
+    def _give_up(self, case: _Case) -> None:
+        unknown = errors_pb2.ERROR_REASON_UNKNOWN_RECIPIENT
+        self._sending.fail(case.rows, failure(messaging_pb2.HOP_RELAY, unknown))
+        case.rows = []
+
+    def _come_again(self, conversation: ConversationId, case: _Case) -> None:
+        """A rate limit: ask with the next round that comes, at the earliest after a pause."""
+        waiting = _Case(case.user, case.rows, case.wanted, case.extra)
+        case.rows = []
+
+        def again() -> None:
+            later = self._cases.setdefault(conversation, _Case(waiting.user))
+            later.rows[:0] = waiting.rows
+            later.wanted |= waiting.wanted
+            later.extra |= waiting.extra
+            self._news.set()
+
+        asyncio.get_running_loop().call_later(_RETRY_SECONDS, again)
+
+    async def _begin(self, conversation: ConversationId, case: _Case) -> None:
+        number = await self._numbers.get(account_of(conversation))
+        if number is None or not case.rows:
+            return
+        self._counters.repairs += 1
+        self._repaired_before[conversation] = self._outbox.next_sequence
+        self._repaired_before.move_to_end(conversation)
+        while len(self._repaired_before) > _MAX_MARKS:
+            self._repaired_before.popitem(last=False)
+        bundles, extra = case.bundles, sorted(case.extra)
+        for row in sorted(case.rows):
+            try:
+                day_key = await self._keyring.day_key(number.account, row.record.expire_ms)
+            except KeyDestroyed:
+                continue  # it has expired: the next look at what is due settles it
+            self._put(
+                RepairWork(number, row, day_key.key, self._sending, bundles=bundles, extra=extra)
+            )
+            bundles, extra = None, []

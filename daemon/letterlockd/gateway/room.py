@@ -1,0 +1,211 @@
+"""The gateway's core put together: what starts with what, and in which order it ends.
+
+    async with Gateway.open(...) as gateway:  gateway.outbound, gateway.identities, …
+
+    drain():  refuse new messages ─▶ those in hand are answered ─▶ statuses are committed
+    end:      uplink ─▶ inbound, sending, repair, first contacts ─▶ lanes ─▶ statuses
+
+Store, keyring, pool and inbox are the composition root's: opened before this and closed after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Self
+
+import grpc.aio
+from letterlock.relay.v1 import mailbox_pb2
+
+from letterlockd.clock import Clock
+from letterlockd.gateway.contacts import Contacts
+from letterlockd.gateway.counters import Counters
+from letterlockd.gateway.expiry import Expiry
+from letterlockd.gateway.first_contacts import FirstContacts
+from letterlockd.gateway.identities import Identities
+from letterlockd.gateway.inbound import Inbound, SenderLookup
+from letterlockd.gateway.inbox import Inbox
+from letterlockd.gateway.lanes import Desk, Lanes
+from letterlockd.gateway.numbers import NumberBook
+from letterlockd.gateway.outbound import Outbound
+from letterlockd.gateway.outbox import Outbox
+from letterlockd.gateway.prekeys import PreKeyStock
+from letterlockd.gateway.progress import Progress
+from letterlockd.gateway.repair import Repair
+from letterlockd.gateway.rounds import Pool
+from letterlockd.gateway.sending import Sending
+from letterlockd.gateway.settings import GatewaySettings
+from letterlockd.sealing.keyring import Keyring
+from letterlockd.store.port import Store
+from letterlockd.uplink import Answered, Uplink
+
+__all__ = ["Gateway"]
+
+
+class Gateway:
+    """All rooms of the core. Open with `Gateway.open`."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        keyring: Keyring,
+        pool: Pool,
+        channel: grpc.aio.Channel,
+        credential: str,
+        inbox: Inbox,
+        outbox: Outbox,
+        senders: SenderLookup,
+        clock: Clock,
+        random: Callable[[int], bytes],
+        settings: GatewaySettings,
+    ) -> None:
+        self.counters = counters = Counters()
+        self.outbox = outbox
+        self.inbox = inbox
+        self.uplink: Uplink[int] = Uplink(
+            channel, credential, window=settings.window, fraction=secrets.SystemRandom().random
+        )
+        numbers, contacts = NumberBook(store, keyring), Contacts(store, clock)
+        relay = self.uplink.calls
+        self.progress = Progress(store, inbox, clock, counters)
+        desk = Desk(store, pool, inbox, outbox, self.progress, clock, counters)
+        self.lanes = Lanes(desk, batch=settings.lane_batch)
+        self.pre_keys = PreKeyStock(
+            store=store,
+            keyring=keyring,
+            pool=pool,
+            directory=relay,
+            numbers=numbers,
+            counters=counters,
+            recount_seconds=settings.recount_seconds,
+        )
+        self.identities = Identities(
+            store=store,
+            keyring=keyring,
+            pool=pool,
+            relay=relay,
+            random=random,
+            finished=self.pre_keys.check,
+        )
+        self._first_contacts = FirstContacts(relay, contacts, self.lanes.put, counters)
+        self.outbound = Outbound(
+            store=store,
+            keyring=keyring,
+            numbers=numbers,
+            contacts=contacts,
+            outbox=outbox,
+            clock=clock,
+            random=random,
+            counters=counters,
+            max_in_hand=settings.max_in_hand,
+            max_outbox=settings.max_outbox,
+        )
+        self.outbound.connect(self.lanes.put, self._first_contacts)
+        self._repair = Repair(
+            source=relay,
+            numbers=numbers,
+            keyring=keyring,
+            outbox=outbox,
+            put=self.lanes.put,
+            counters=counters,
+        )
+        self.sending = Sending(
+            outbox,
+            self.uplink,
+            self.progress,
+            clock,
+            max_unanswered=settings.max_unanswered,
+            repair=self._repair.add,
+        )
+        self._repair.connect(self.sending)
+        self.inbound = Inbound(
+            store=store,
+            keyring=keyring,
+            numbers=numbers,
+            contacts=contacts,
+            progress=self.progress,
+            clock=clock,
+            counters=counters,
+            senders=senders,
+            put=self.lanes.put,
+            acknowledge=self.uplink.acknowledge,
+            keys_used=self.pre_keys.used,
+        )
+        self.expiry = Expiry(
+            store, self.sending, self.progress, clock, seconds=settings.expiry_seconds
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        *,
+        store: Store,
+        keyring: Keyring,
+        pool: Pool,
+        open_channel: Callable[[], grpc.aio.Channel],
+        credential: str,
+        inbox: Inbox,
+        senders: SenderLookup,
+        clock: Clock,
+        random: Callable[[int], bytes],
+        settings: GatewaySettings,
+    ) -> AsyncIterator[Self]:
+        """A running gateway. A fault of a task (a lost store) ends the context with it."""
+        async with open_channel() as channel:
+            gateway = cls(
+                store=store,
+                keyring=keyring,
+                pool=pool,
+                channel=channel,
+                credential=credential,
+                inbox=inbox,
+                outbox=await Outbox.open(store),
+                senders=senders,
+                clock=clock,
+                random=random,
+                settings=settings,
+            )
+            async with gateway._running():
+                yield gateway
+
+    def answered(self, answers: Sequence[Answered[int]]) -> None:
+        """`Traffic`: the relay answered submissions."""
+        self.sending.answered(answers)
+
+    def delivered(self, items: Sequence[mailbox_pb2.Item], epoch: int) -> None:
+        """`Traffic`: the relay delivered items."""
+        self.inbound.delivered(items, epoch)
+
+    async def drain(self) -> None:
+        """Take no new messages; return when those in hand are answered and committed. What is in
+        the outbox stays there for the next start."""
+        self.outbound.drain()
+        await self.outbound.idle()
+        await self.progress.idle()
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        # Ended in this order: what feeds before what is fed.
+        tasks = (
+            self.uplink.run(self),
+            self.expiry.run(),
+            self.pre_keys.run(),
+            self.inbound.run(),
+            self.sending.run(),
+            self._repair.run(),
+            self._first_contacts.run(),
+            self.lanes.run(),
+            self.progress.run(),
+        )
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(task) for task in tasks]
+            try:
+                yield
+            finally:
+                for task in running:
+                    task.cancel()
+                    await asyncio.wait({task})

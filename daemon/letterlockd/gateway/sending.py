@@ -1,0 +1,214 @@
+"""Carries the outbox to the relay, in order, and makes of its answers what the business is told.
+
+    outbox ──take──▶ open ──offer──▶ uplink ──answer──▶ durable there   ──▶ SENT, row deleted
+                                                    ├── devices changed ──▶ repair, offered again
+                                                    ├── busy            ──▶ offered again later
+                                                    └── refused         ──▶ FAILED or EXPIRED
+
+At most `max_unanswered` rows are open, from taken to settled by a commit. A lost stream is the
+uplink's affair: what was not answered is said again, and the relay knows it by its message id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from letterlock.relay.v1 import mailbox_pb2
+from letterlock.v1 import errors_pb2, messaging_pb2
+
+from letterlockd.clock import Clock
+from letterlockd.gateway.outbox import Outbox, OutboxRow
+from letterlockd.gateway.progress import Advance, Progress
+from letterlockd.gateway.statuses import Status
+from letterlockd.gateway.tables import OUTBOX, account_of, outbox_key
+from letterlockd.model.ids import ConversationId, MessageId
+from letterlockd.store.port import Delete
+from letterlockd.uplink import Answered, Uplink
+
+__all__ = ["Sending", "failure"]
+
+_MAX_TAKE = 256
+_MAX_REPAIRS = 5
+"""A list of devices that changes more often than this while one message is on its way does not
+change by itself."""
+
+_LONGEST_RETRY_MS = 60_000
+_DEFAULT_RETRY_MS = 1_000
+
+_BUSY = frozenset(
+    {
+        errors_pb2.ERROR_REASON_RATE_LIMITED,
+        errors_pb2.ERROR_REASON_QUEUE_FULL,
+        errors_pb2.ERROR_REASON_STORAGE_FULL,
+        errors_pb2.ERROR_REASON_STORAGE_UNAVAILABLE,
+        errors_pb2.ERROR_REASON_DRAINING,
+        errors_pb2.ERROR_REASON_INTERNAL,
+    }
+)
+"""Reasons that are about the relay's state and not the message's: they pass, or the message
+expires."""
+
+_RETRYABLE = frozenset(
+    {errors_pb2.ERROR_REASON_MAILBOX_FULL, errors_pb2.ERROR_REASON_DEVICES_CHANGED}
+)
+
+_FAILED = messaging_pb2.MESSAGE_STATUS_FAILED
+_EXPIRED = messaging_pb2.MESSAGE_STATUS_EXPIRED
+_SENT = messaging_pb2.MESSAGE_STATUS_SENT
+
+_News = tuple[OutboxRow, Status, messaging_pb2.Failure | None]
+
+
+class Sending:
+    """Implements the uplink's `Traffic.answered`. `repair`: what to do with a row whose
+    recipient's devices have changed."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        uplink: Uplink[int],
+        progress: Progress,
+        clock: Clock,
+        *,
+        max_unanswered: int,
+        repair: Callable[[OutboxRow, mailbox_pb2.SubmissionResult], None],
+    ) -> None:
+        self._outbox = outbox
+        self._uplink = uplink
+        self._progress = progress
+        self._clock = clock
+        self._max = max_unanswered
+        self._repair = repair
+        self._open: dict[int, OutboxRow] = {}
+        self._at_relay: set[int] = set()
+        self._delayed: dict[int, asyncio.TimerHandle] = {}
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def open(self) -> int:
+        """Rows that were taken and are not settled."""
+        return len(self._open)
+
+    def is_open(self, sequence: int) -> bool:
+        """Whether this row was taken and is not settled."""
+        return sequence in self._open
+
+    async def run(self) -> None:
+        """Take rows and offer them until cancelled."""
+        try:
+            while True:
+                await self._room.wait()
+                rows = await self._outbox.take(min(_MAX_TAKE, self._max - len(self._open)))
+                now_ms = self._clock.now_ms()
+                for row in rows:
+                    self._open[row.sequence] = row
+                    if row.record.expire_ms > now_ms:
+                        self._offer(row)
+                if len(self._open) >= self._max:
+                    self._room.clear()
+                self._settle([_expired(r) for r in rows if r.record.expire_ms <= now_ms])
+        finally:
+            for handle in self._delayed.values():
+                handle.cancel()
+
+    def answered(self, answers: Sequence[Answered[int]]) -> None:
+        """The relay's answers."""
+        news: list[_News] = []
+        for sequence, result in answers:
+            self._at_relay.discard(sequence)
+            row = self._open.get(sequence)
+            if row is None:
+                continue
+            if not result.HasField("refused"):
+                news.append((row, _SENT, None))
+            elif (refused := self._refused(row, result)) is not None:
+                news.append(refused)
+        self._settle(news)
+
+    def resubmit(self, row: OutboxRow) -> None:
+        """Offer a row again in its new form."""
+        if row.sequence in self._open:
+            self._open[row.sequence] = row
+            self._offer(row)
+
+    def fail(self, rows: Sequence[OutboxRow], why: messaging_pb2.Failure) -> None:
+        """Give messages up."""
+        self._settle([(row, _FAILED, why) for row in rows if row.sequence in self._open])
+
+    def expire(self, row: OutboxRow) -> bool:
+        """Give up a row whose time is over. False: the relay has it and will answer."""
+        sequence = row.sequence
+        if sequence in self._at_relay and self._uplink.connected:
+            return False
+        if not self._outbox.taken(sequence):
+            self._outbox.forget(sequence)
+        self._uplink.flight.withdraw({sequence})
+        self._at_relay.discard(sequence)
+        self._open[sequence] = row
+        self._settle([_expired(row)])
+        return True
+
+    def _offer(self, row: OutboxRow) -> None:
+        self._at_relay.add(row.sequence)
+        record = row.record
+        account = account_of(ConversationId(record.conversation))
+        self._uplink.offer(row.sequence, account, record.message_id, record.submission)
+
+    def _refused(self, row: OutboxRow, result: mailbox_pb2.SubmissionResult) -> _News | None:
+        reason = result.refused.reason
+        if reason == errors_pb2.ERROR_REASON_DEVICES_CHANGED and row.record.repairs < _MAX_REPAIRS:
+            self._repair(row, result)
+            return None
+        if reason in _BUSY:
+            self._offer_later(row, result.refused.retry_after.ToMilliseconds())
+            return None
+        if reason == errors_pb2.ERROR_REASON_EXPIRED:
+            return _expired(row, messaging_pb2.HOP_RELAY)
+        return row, _FAILED, failure(messaging_pb2.HOP_RELAY, reason)
+
+    def _offer_later(self, row: OutboxRow, retry_ms: int) -> None:
+        delay_ms = min(retry_ms or _DEFAULT_RETRY_MS, _LONGEST_RETRY_MS)
+
+        def again() -> None:
+            del self._delayed[row.sequence]
+            self.resubmit(row)
+
+        loop = asyncio.get_running_loop()
+        self._delayed[row.sequence] = loop.call_later(delay_ms / 1_000, again)
+
+    def _settle(self, news: Sequence[_News]) -> None:
+        """Commit what became of rows; then they are closed."""
+        if not news:
+            return
+        advances = [
+            Advance(
+                MessageId(row.record.message_id),
+                status,
+                ConversationId(row.record.conversation),
+                why,
+            )
+            for row, status, why in news
+        ]
+        deletes = [Delete(OUTBOX, outbox_key(row.sequence)) for row, _, _ in news]
+        sequences = [row.sequence for row, _, _ in news]
+        self._progress.record(advances, deletes, lambda: self._close(sequences))
+
+    def _close(self, sequences: Sequence[int]) -> None:
+        closed = [s for s in sequences if self._open.pop(s, None) is not None]
+        self._outbox.removed(len(closed))
+        if len(self._open) < self._max:
+            self._room.set()
+
+
+def failure(
+    hop: messaging_pb2.Hop.ValueType, reason: errors_pb2.ErrorReason.ValueType
+) -> messaging_pb2.Failure:
+    """Why an accepted message failed, and whether the same may succeed under a new key."""
+    return messaging_pb2.Failure(hop=hop, reason=reason, retryable=reason in _RETRYABLE)
+
+
+def _expired(row: OutboxRow, hop: messaging_pb2.Hop.ValueType = messaging_pb2.HOP_GATEWAY) -> _News:
+    why = messaging_pb2.Failure(hop=hop, reason=errors_pb2.ERROR_REASON_EXPIRED, retryable=True)
+    return row, _EXPIRED, why

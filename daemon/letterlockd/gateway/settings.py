@@ -1,0 +1,30 @@
+"""Bounds and times of the gateway's core, each with what goes wrong on either side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["GatewaySettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Handed in by the composition root.
+
+    `max_in_hand`: admitted messages without an answer, over all streams. Lower starves the batches,
+    higher only adds latency and memory (about 3 kB each).
+    `max_outbox`: accepted messages that the relay has not taken. Beyond it sends are refused.
+    `max_unanswered`: submissions at the relay without an answer.
+    `window`: items from the relay that are not acknowledged.
+    `lane_batch`: messages worked by one job. Higher amortises the commit, lower the waiting.
+    `expiry_seconds`: how often what is due is looked for.
+    `recount_seconds`: how often the relay is asked how many one-time keys are left.
+    """
+
+    max_in_hand: int = 8_192
+    max_outbox: int = 1_000_000
+    max_unanswered: int = 2_048
+    window: int = 2_048
+    lane_batch: int = 256
+    expiry_seconds: float = 5.0
+    recount_seconds: float = 86_400.0

@@ -1,0 +1,290 @@
+"""One open mailbox stream: what goes out on it, and in which order.
+
+    answers ──────────────┐
+    live items (bounded) ─┼─▶ frames() ─▶ the stream
+    rows of the store ────┘
+
+    behind ──read to the end, nothing new meanwhile──▶ live ──buffer full──▶ behind
+
+While behind, items come from the store page by page; a commit only says that there is more. While
+live, a commit hands its items over directly. Items have ascending ids in the order of their commits
+(see `item_ids`), so `cursor` alone says what was passed on: nothing is skipped and nothing comes
+twice. A client that does not read costs one frame and the live buffer, never more.
+
+It does not decide who may connect, and what an acknowledgement does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from google.protobuf.duration_pb2 import Duration
+from letterlock.relay.v1.mailbox_pb2 import (
+    ConnectResponse,
+    Opened,
+    QueueEmpty,
+    RelayDraining,
+    SubmissionResult,
+    SubmissionResults,
+)
+
+from letterlockd.clock import Clock
+from letterlockd.errors import LetterlockError
+from letterlockd.relay.items import Debt, deliveries_frame, read_row
+from letterlockd.relay.tables import MAILBOXES, item_id_of, item_key, mailbox_prefix
+from letterlockd.relay.window import DeliveryWindow
+from letterlockd.store.port import Store
+
+__all__ = ["Connection", "FrameLimits", "Outgoing", "Unacknowledged"]
+
+_QUEUE_EMPTY = ConnectResponse(queue_empty=QueueEmpty()).SerializeToString()
+_MAX_RESULTS = 1_024
+_MIN_PAGE = 16
+
+
+class Outgoing(NamedTuple):
+    """An item for a mailbox. `size` is that of its row; 0: none, it dies with the stream."""
+
+    mailbox: int
+    item_id: int
+    delivery: bytes
+    size: int
+    debt: Debt | None
+
+
+class Unacknowledged(NamedTuple):
+    """What is to be done when an item is acknowledged; `size` as in `Outgoing`."""
+
+    size: int
+    debt: Debt | None
+
+
+@dataclass(frozen=True, slots=True)
+class FrameLimits:
+    """How much one delivery frame, and the live buffer, may hold."""
+
+    size: int
+    items: int
+
+
+class Connection:
+    """One stream. The reading side calls everything but `frames`, which the writing side drains."""
+
+    __slots__ = (
+        "_behind",
+        "_clock",
+        "_cursor",
+        "_draining",
+        "_ended",
+        "_error",
+        "_finishing",
+        "_limits",
+        "_live",
+        "_live_size",
+        "_missed",
+        "_page",
+        "_results",
+        "_settled",
+        "_store",
+        "_told_empty",
+        "_unacknowledged",
+        "_wake",
+        "device_id",
+        "mailbox",
+        "unanswered",
+        "window",
+    )
+
+    def __init__(
+        self,
+        mailbox: int,
+        device_id: int,
+        window: int,
+        limits: FrameLimits,
+        store: Store,
+        clock: Clock,
+    ) -> None:
+        self.mailbox = mailbox
+        self.device_id = device_id
+        self.window = DeliveryWindow(window)
+        self.unanswered = 0
+        self._limits = limits
+        self._store = store
+        self._clock = clock
+        self._cursor = 0
+        self._behind = True
+        self._missed = False
+        self._page = _MIN_PAGE
+        self._live: list[Outgoing] = []
+        self._live_size = 0
+        self._results: list[SubmissionResult] = []
+        self._unacknowledged: dict[int, Unacknowledged] = {}
+        self._told_empty = False
+        self._draining: int | None = None
+        self._finishing = False
+        self._ended = False
+        self._error: LetterlockError | None = None
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+
+    def offer(self, item: Outgoing) -> None:
+        """An item was committed to this mailbox (or is not stored at all)."""
+        if self._behind or item.item_id <= self._cursor:
+            self._missed = True
+        elif len(self._live) >= self._limits.items or self._live_size > self._limits.size:
+            self._behind = self._missed = True
+        else:
+            self._live.append(item)
+            self._live_size += len(item.delivery)
+            self._cursor = item.item_id
+        self._wake.set()
+
+    def answered(self, result: SubmissionResult) -> None:
+        """A submission of this stream is decided and, if it was taken, durable."""
+        self.unanswered -= 1
+        self._results.append(result)
+        self._wake.set()
+        self._settled.set()
+
+    async def answers_below(self, count: int) -> None:
+        """Wait until fewer than `count` submissions are undecided or their answers unwritten."""
+        while self.unanswered + len(self._results) >= count and not self._ended:
+            self._settled.clear()
+            await self._settled.wait()
+
+    def acknowledge(self, item_ids: Iterable[int]) -> list[tuple[int, Unacknowledged]]:
+        """Those of the ids that are out on this stream, once each; they no longer are."""
+        pop = self._unacknowledged.pop
+        found = ((id_, pop(id_, None)) for id_ in item_ids)
+        return [(id_, entry) for id_, entry in found if entry is not None]
+
+    def made_room(self, count: int) -> None:
+        """Acknowledgements of so many items are durable."""
+        self.window.acknowledged(count)
+        self._wake.set()
+
+    def forgive(self, item_id: int) -> None:
+        """The item died while it was out: an acknowledgement that still comes gives no receipt."""
+        entry = self._unacknowledged.get(item_id)
+        if entry is not None:
+            self._unacknowledged[item_id] = entry._replace(debt=None)
+
+    def drain(self, grace_ms: int) -> None:
+        """Say that the relay is about to stop, then end when everything is answered."""
+        if self._draining is None:
+            self._draining = grace_ms
+            self._wake.set()
+
+    def finish(self) -> None:
+        """The client sends nothing more: end when everything is answered."""
+        self._finishing = True
+        self._wake.set()
+
+    def end(self, error: LetterlockError | None = None) -> None:
+        """End the stream, for `error` if there is one. The first end counts."""
+        if not self._ended:
+            self._ended = True
+            self._error = error
+            self._wake.set()
+            self._settled.set()
+
+    def raise_end(self) -> None:
+        """Raise what the stream ended with, if it was an error."""
+        if self._error is not None:
+            raise self._error
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Serialised `ConnectResponse`s, until the stream ends."""
+        yield ConnectResponse(opened=Opened(window=self.window.size)).SerializeToString()
+        said_draining = False
+        while not self._ended:
+            self._wake.clear()
+            if self._draining is not None and not said_draining:
+                said_draining = self._finishing = True
+                yield _draining_frame(self._draining)
+            elif self._results:
+                yield self._results_frame()
+            elif self._finishing:
+                if not self.unanswered:
+                    return
+                await self._wake.wait()
+            elif frame := await self._delivery_frame():
+                yield frame
+            elif not self._wake.is_set():
+                await self._wake.wait()
+
+    def _results_frame(self) -> bytes:
+        results = self._results[:_MAX_RESULTS]
+        del self._results[:_MAX_RESULTS]
+        self._settled.set()
+        return ConnectResponse(results=SubmissionResults(results=results)).SerializeToString()
+
+    async def _delivery_frame(self) -> bytes | None:
+        room = min(self.window.room, self._limits.items)
+        if not room:
+            return None
+        if self._live:
+            return self._live_frame(room)
+        if self._behind:
+            return await self._stored_frame(room)
+        if not self._told_empty:
+            self._told_empty = True
+            return _QUEUE_EMPTY
+        return None
+
+    def _live_frame(self, room: int) -> bytes:
+        size = count = 0
+        for item in self._live[:room]:
+            size += len(item.delivery)
+            if count and size > self._limits.size:
+                break
+            count += 1
+            self._unacknowledged[item.item_id] = Unacknowledged(item.size, item.debt)
+        out = self._live[:count]
+        del self._live[:count]
+        self.window.delivered(count)
+        frame = deliveries_frame([item.delivery for item in out])
+        self._live_size -= sum(len(item.delivery) for item in out)
+        return frame
+
+    async def _stored_frame(self, room: int) -> bytes | None:
+        """The next page as a frame. None: the window is open and there was nothing to send, or
+        all of the page was past its time."""
+        self._missed = False
+        limit = min(room, self._page)
+        rows = await self._store.scan(
+            MAILBOXES,
+            prefix=mailbox_prefix(self.mailbox),
+            after=item_key(self.mailbox, self._cursor),
+            limit=limit,
+        )
+        now_ms, size = self._clock.now_ms(), 0
+        out: list[bytes] = []
+        for key, record in rows:
+            size += len(record.value)
+            if out and size > self._limits.size:
+                self._page = max(_MIN_PAGE, limit // 2)
+                break
+            self._cursor = item_id = item_id_of(key)
+            if record.expires_at_ms <= now_ms:
+                continue
+            row = read_row(record.value)
+            self._unacknowledged[item_id] = Unacknowledged(len(record.value), row.debt)
+            out.append(row.delivery)
+        else:
+            if len(rows) == limit:
+                self._page = min(self._limits.items, limit * 2)
+            elif not self._missed:
+                self._behind = self._told_empty = False
+        self._wake.set()
+        self.window.delivered(len(out))
+        return deliveries_frame(out) if out else None
+
+
+def _draining_frame(grace_ms: int) -> bytes:
+    grace = Duration()
+    grace.FromMilliseconds(grace_ms)
+    return ConnectResponse(draining=RelayDraining(grace=grace)).SerializeToString()

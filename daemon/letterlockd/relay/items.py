@@ -1,0 +1,131 @@
+"""Items as bytes: made once when a message is accepted, stored and delivered without another step.
+
+A row's `delivery` is a serialised `Deliveries` with one item. Protobuf joins repeated fields of
+bytes put one after the other, so a frame of many items is a tag, a length and the rows.
+Nothing here knows of streams or of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from letterlock.relay.v1.mailbox_pb2 import (
+    ConnectResponse,
+    Deliveries,
+    DeviceEnvelope,
+    Envelope,
+    Item,
+    Receipt,
+    Receipts,
+)
+
+from letterlockd.records.v1.relay_pb2 import ReceiptDebt, StoredItem
+
+__all__ = [
+    "Debt",
+    "StoredRow",
+    "deliveries_frame",
+    "envelope_item",
+    "read_row",
+    "receipts_item",
+    "write_row",
+]
+
+_DELIVERIES_TAG = bytes((ConnectResponse.DELIVERIES_FIELD_NUMBER << 3 | 2,))
+
+
+class Debt(NamedTuple):
+    """A receipt that is owed: into which mailbox, and for which message. `shared`: the message
+    went to several devices, and only the first gives a receipt."""
+
+    mailbox: int
+    message_id: bytes
+    sender: bytes
+    recipient: bytes
+    shared: bool
+
+
+class StoredRow(NamedTuple):
+    """What a mailbox row says. `recipient` is empty for receipts."""
+
+    delivery: bytes
+    debt: Debt | None
+    recipient: bytes
+
+
+def envelope_item(
+    item_id: int,
+    envelope: DeviceEnvelope,
+    *,
+    message_id: bytes,
+    sender: bytes,
+    sender_device_id: int,
+    recipient: bytes,
+    accepted: Timestamp,
+    expires: Timestamp,
+    sender_number: str,
+) -> bytes:
+    """One envelope as the bytes to deliver."""
+    item = Item(
+        item_id=item_id,
+        envelope=Envelope(
+            message_id=message_id,
+            sender_account_id=sender,
+            sender_device_id=sender_device_id,
+            recipient_account_id=recipient,
+            recipient_device_id=envelope.device_id,
+            type=envelope.type,
+            body=envelope.body,
+            accept_time=accepted,
+            expire_time=expires,
+            sender_phone_number=sender_number,
+        ),
+    )
+    return Deliveries(items=(item,)).SerializeToString()
+
+
+def receipts_item(item_id: int, receipts: Sequence[Receipt]) -> bytes:
+    """Receipts as the bytes to deliver."""
+    item = Item(item_id=item_id, receipts=Receipts(receipts=receipts))
+    return Deliveries(items=(item,)).SerializeToString()
+
+
+def write_row(delivery: bytes, debt: Debt | None, recipient: bytes) -> bytes:
+    """The value of a mailbox row."""
+    owed = None
+    if debt is not None:
+        owed = ReceiptDebt(
+            mailbox=debt.mailbox,
+            message_id=debt.message_id,
+            sender=debt.sender,
+            recipient=debt.recipient,
+            shared=debt.shared,
+        )
+    return StoredItem(delivery=delivery, debt=owed, recipient=recipient).SerializeToString()
+
+
+def read_row(row: bytes) -> StoredRow:
+    """The parts of a mailbox row."""
+    stored = StoredItem.FromString(row)
+    debt = None
+    if stored.HasField("debt"):
+        owed = stored.debt
+        debt = Debt(owed.mailbox, owed.message_id, owed.sender, owed.recipient, owed.shared)
+    return StoredRow(stored.delivery, debt, stored.recipient)
+
+
+def deliveries_frame(deliveries: Sequence[bytes]) -> bytes:
+    """A serialised `ConnectResponse` that delivers all of them, in order."""
+    body = b"".join(deliveries)
+    return _DELIVERIES_TAG + _varint(len(body)) + body
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

@@ -1,0 +1,158 @@
+"""Judges a submission: what is wrong with it, or nothing. Pure; it changes nothing.
+
+    shape ──▶ times ──▶ recipient known ──▶ device list as it is now ──▶ None, or a refusal
+
+Limits of the mailbox, rates and repeats are not decided here: they depend on what is going on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from letterlock.relay.v1.mailbox_pb2 import DeviceEnvelope, Submission, SubmissionResult
+from letterlock.v1 import errors_pb2
+
+from letterlockd.relay.accounts import Account
+from letterlockd.relay.refusals import invalid, refused, unknown_recipient
+from letterlockd.relay.settings import RelaySettings
+
+__all__ = ["MAX_BODY_BYTES", "Sender", "expiry_ms", "judge", "shape_fault"]
+
+MAX_BODY_BYTES = 65_536
+"""A padded ratchet message with room to spare; a mailbox page of such is a few megabytes."""
+
+_ID_BYTES = 16
+_TYPES = frozenset((2, 3))
+_MAX_DEVICE_ID = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who submits: `mailbox` gets the receipts; `number` is told to gateways, for users only."""
+
+    account_id: bytes
+    device_id: int
+    mailbox: int
+    number: str = field(default="", repr=False)
+    retention_ms: int | None = None
+
+
+def shape_fault(submission: Submission, max_devices: int) -> tuple[str, str] | None:
+    """The field at fault and its rule, or None."""
+    if len(submission.message_id) != _ID_BYTES:
+        return "message_id", f"must be {_ID_BYTES} bytes"
+    if len(submission.recipient_account_id) != _ID_BYTES:
+        return "recipient_account_id", f"must be {_ID_BYTES} bytes"
+    if not submission.HasField("expire_time"):
+        return "expire_time", "is required"
+    envelopes = submission.envelopes
+    if not 1 <= len(envelopes) <= max_devices:
+        return "envelopes", f"1 to {max_devices}"
+    for envelope in envelopes:
+        if fault := _envelope_fault(envelope):
+            return fault
+    if len(envelopes) > 1 and len({envelope.device_id for envelope in envelopes}) < len(envelopes):
+        return "envelopes.device_id", "every device once"
+    return None
+
+
+def _envelope_fault(envelope: DeviceEnvelope) -> tuple[str, str] | None:
+    if not 1 <= len(envelope.body) <= MAX_BODY_BYTES:
+        return "envelopes.body", f"1 to {MAX_BODY_BYTES} bytes"
+    if envelope.type not in _TYPES:
+        return "envelopes.type", "2 or 3"
+    if not 1 <= envelope.device_id <= _MAX_DEVICE_ID:
+        return "envelopes.device_id", f"1 to {_MAX_DEVICE_ID}"
+    return None
+
+
+def judge(
+    submission: Submission,
+    sender: Sender,
+    recipient: Account | None,
+    now_ms: int,
+    settings: RelaySettings,
+) -> SubmissionResult | None:
+    """The refusal as the answer to send, or None. The shape must have been checked."""
+    fault = _time_fault(submission, sender, now_ms, settings)
+    if fault is not None:
+        return answer(submission, fault)
+    if recipient is None or not recipient.devices:
+        return answer(submission, unknown_recipient())
+    return _device_fault(submission, recipient)
+
+
+def answer(submission: Submission, refusal: errors_pb2.Refusal | None = None) -> SubmissionResult:
+    """The answer to a submission: durable, or refused."""
+    return SubmissionResult(
+        message_id=submission.message_id,
+        sender_account_id=submission.sender_account_id,
+        refused=refusal,
+    )
+
+
+def invalid_answer(submission: Submission, field_name: str, rule: str) -> SubmissionResult:
+    """The answer to a submission of the wrong shape."""
+    return answer(submission, invalid(field_name, rule))
+
+
+def wanted_expiry_ms(submission: Submission) -> int:
+    """The expiry time in milliseconds since 1970."""
+    time = submission.expire_time
+    return time.seconds * 1000 + time.nanos // 1_000_000
+
+
+def expiry_ms(
+    submission: Submission, recipient: Account, now_ms: int, settings: RelaySettings
+) -> int:
+    """When an accepted submission dies: as the sender said, but never past the ceiling, nor past
+    the retention of a business that it is sent to."""
+    ceiling = settings.max_ttl_ms
+    if recipient.is_business:
+        ceiling = min(ceiling, recipient.retention_ms)
+    return min(wanted_expiry_ms(submission), now_ms + ceiling)
+
+
+def _time_fault(
+    submission: Submission, sender: Sender, now_ms: int, settings: RelaySettings
+) -> errors_pb2.Refusal | None:
+    ttl_ms = wanted_expiry_ms(submission) - now_ms
+    if ttl_ms <= 0:
+        return refused(errors_pb2.ERROR_REASON_EXPIRED, "expire_time has passed")
+    ceiling = settings.max_ttl_ms
+    if sender.retention_ms is not None:
+        ceiling = min(ceiling, sender.retention_ms)
+    if ttl_ms > ceiling + settings.clock_skew_ms:
+        return invalid("expire_time", f"at most {ceiling} ms ahead")
+    return None
+
+
+def _device_fault(submission: Submission, recipient: Account) -> SubmissionResult | None:
+    envelopes, devices = submission.envelopes, recipient.devices
+    if len(envelopes) == 1 == len(devices):  # nearly always, so at the cost of one look-up
+        envelope = envelopes[0]
+        device = devices.get(envelope.device_id)
+        if device is not None and device.registration_id == envelope.registration_id:
+            return None
+    given = {envelope.device_id: envelope.registration_id for envelope in envelopes}
+    missing = [id_ for id_ in devices if id_ not in given]
+    extra = [id_ for id_ in given if id_ not in devices]
+    stale = [
+        id_
+        for id_, registration_id in given.items()
+        if id_ in devices and devices[id_].registration_id != registration_id
+    ]
+    if not (missing or extra or stale):
+        return None
+    result = answer(
+        submission,
+        refused(
+            errors_pb2.ERROR_REASON_DEVICES_CHANGED,
+            "the recipient has other devices",
+            errors_pb2.REFUSAL_SCOPE_RECIPIENT,
+        ),
+    )
+    result.missing_device_ids.extend(missing)
+    result.extra_device_ids.extend(extra)
+    result.stale_device_ids.extend(stale)
+    return result

@@ -1,0 +1,35 @@
+"""The gRPC channel to a relay, with settings that suit one long-lived stream."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+
+__all__ = ["MAX_FRAME_BYTES", "open_channel"]
+
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+"""The largest frame either way. Frames hold 4 MiB of payload by contract; the rest is slack for
+deliveries, whose last item may be 64 KiB."""
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_FRAME_BYTES),
+    ("grpc.max_send_message_length", MAX_FRAME_BYTES),
+    # Our own backoff decides when; the channel shall not add minutes of its own to it.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A relay that vanished without a goodbye is noticed in half a minute.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+
+def open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, *, name: str = ""
+) -> grpc.aio.Channel:
+    """A channel to `host:port`; without credentials in clear (same machine, tests). `name`: the
+    one in the relay's certificate, where it is not the one in `target`."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    override = (("grpc.ssl_target_name_override", name),) if name else ()
+    return grpc.aio.secure_channel(target, credentials, options=(*_OPTIONS, *override))

@@ -1,0 +1,109 @@
+"""Submissions on their way to the relay, and acks: what a lost stream must say again.
+
+    offered ──▶ waiting ──frame──▶ in flight ──answered──▶ gone
+                   ▲                   │
+                   └────── lost ───────┘   in the order in which they were first sent
+
+Pure bookkeeping: no I/O, no time. The tag of a submission is its owner's and opaque here. Bounds
+are the owner's too: it offers only as many as it may have open.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from letterlock.relay.v1 import mailbox_pb2 as wire
+
+__all__ = ["MAX_FRAME_MESSAGES", "Answered", "Flight"]
+
+MAX_FRAME_MESSAGES = 256
+"""Submissions in one frame, by contract."""
+
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+"""Serialised size of the submissions of one frame, by contract."""
+
+MAX_ACKS = 10_000
+"""Item ids in one ack frame, by contract."""
+
+_FRAMING_BYTES = 8
+
+T = TypeVar("T", bound=Hashable)
+
+_Name = tuple[bytes, bytes]
+
+
+class Answered(NamedTuple, Generic[T]):
+    """The relay's answer to a submission, with its owner's tag."""
+
+    tag: T
+    result: wire.SubmissionResult
+
+
+@dataclass(slots=True)
+class _Open(Generic[T]):
+    tag: T
+    submission: bytes
+    name: _Name
+
+
+class Flight(Generic[T]):
+    """What is waiting to be said and what is said but not answered, on one stream after another."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Open[T]] = deque()
+        self._in_flight: dict[_Name, _Open[T]] = {}
+        self._acks: deque[int] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._in_flight)
+
+    def offer(self, tag: T, account: bytes, message_id: bytes, submission: bytes) -> None:
+        """Send this serialised Submission after those that wait."""
+        self._waiting.append(_Open(tag, submission, (account, message_id)))
+
+    def acknowledge(self, item_ids: list[int]) -> None:
+        """Tell the relay that these items of the present stream are safe."""
+        self._acks.extend(item_ids)
+
+    def lost(self) -> None:
+        """The stream ended: what was not answered is said again first, acks are void."""
+        self._waiting.extendleft(reversed(self._in_flight.values()))
+        self._in_flight.clear()
+        self._acks.clear()
+
+    def withdraw(self, tags: set[T]) -> None:
+        """Forget submissions; an answer that still comes for one is ignored."""
+        self._waiting = deque(entry for entry in self._waiting if entry.tag not in tags)
+        self._in_flight = {n: e for n, e in self._in_flight.items() if e.tag not in tags}
+
+    def next_frame(self) -> wire.ConnectRequest | None:
+        """The next frame to write, acks before submissions; None: nothing to say."""
+        if self._acks:
+            count = min(len(self._acks), MAX_ACKS)
+            ids = [self._acks.popleft() for _ in range(count)]
+            return wire.ConnectRequest(acks=wire.Acks(item_ids=ids))
+        if not self._waiting:
+            return None
+        frame = wire.ConnectRequest()
+        size = 0
+        entries = frame.submissions.submissions
+        while self._waiting and len(entries) < MAX_FRAME_MESSAGES:
+            entry = self._waiting[0]
+            size += len(entry.submission) + _FRAMING_BYTES
+            if entries and size > MAX_FRAME_BYTES:
+                break
+            entries.add().MergeFromString(entry.submission)
+            self._in_flight[entry.name] = self._waiting.popleft()
+        return frame
+
+    def answered(self, results: wire.SubmissionResults) -> list[Answered[T]]:
+        """Match answers with what is in flight; answers to anything else are ignored."""
+        matched = []
+        for result in results.results:
+            entry = self._in_flight.pop((result.sender_account_id, result.message_id), None)
+            if entry is not None:
+                matched.append(Answered(entry.tag, result))
+        return matched

@@ -1,0 +1,166 @@
+"""The Connect stream to the relay, kept up: open, pump both ways, and after a loss again.
+
+    connect ──▶ opened ──▶ pump ──▶ lost ──▶ wait (backoff) ──▶ connect
+                             │ writer: acks and submissions, as `Flight` says
+                             └ reader: results, deliveries ──▶ Traffic
+
+Nothing is lost with a stream: unanswered submissions go out again (the relay knows them by their
+message id), and items that were not acknowledged come again. The reader hands over without
+waiting; what is open is bounded by the window towards us and by `Flight`'s owner from us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+from letterlock.relay.v1 import mailbox_pb2 as wire
+from letterlock.relay.v1 import mailbox_pb2_grpc
+
+from letterlockd.uplink.backoff import Backoff
+from letterlockd.uplink.calls import RelayCalls
+from letterlockd.uplink.flight import Answered, Flight
+
+__all__ = ["Traffic", "Uplink"]
+
+_log = logging.getLogger(__name__)
+
+_OPEN_SECONDS = 10.0
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Traffic(Protocol[T]):
+    """What the gateway does with what comes from the relay. No method may block."""
+
+    def answered(self, answers: Sequence[Answered[T]]) -> None:
+        """The relay answered submissions."""
+        ...
+
+    def delivered(self, items: Sequence[wire.Item], epoch: int) -> None:
+        """Items came on stream number `epoch`; `Uplink.acknowledge` them when they are safe."""
+        ...
+
+
+class Uplink(Generic[T]):
+    """One gateway's connection to its relay. `run` keeps it until cancelled."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        credential: str,
+        *,
+        window: int,
+        fraction: Callable[[], float],
+    ) -> None:
+        self.calls = RelayCalls(channel, credential)
+        self.flight: Flight[T] = Flight()
+        self._stub: mailbox_pb2_grpc.MailboxAsyncStub = mailbox_pb2_grpc.MailboxStub(channel)
+        self._metadata = (("authorization", f"Bearer {credential}"),)
+        self._window = window
+        self._backoff = Backoff(fraction)
+        self._something_to_say = asyncio.Event()
+        self._epoch = 0
+        self._connected = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether a stream is open now."""
+        return self._connected
+
+    def offer(self, tag: T, account: bytes, message_id: bytes, submission: bytes) -> None:
+        """Submit this serialised Submission, on this stream or a later one."""
+        self.flight.offer(tag, account, message_id, submission)
+        self._something_to_say.set()
+
+    def acknowledge(self, item_ids: list[int], epoch: int) -> None:
+        """Acknowledge items; those of an earlier stream come again and are known then."""
+        if epoch == self._epoch and self._connected:
+            self.flight.acknowledge(item_ids)
+            self._something_to_say.set()
+
+    async def run(self, traffic: Traffic[T]) -> None:
+        """Connect again and again, until cancelled."""
+        while True:
+            try:
+                await self._stream(traffic)
+            except (grpc.aio.AioRpcError, _StreamEnded, TimeoutError) as error:
+                _log.info("uplink lost: %s", _cause(error))
+            finally:
+                self._connected = False
+                self.flight.lost()
+            await asyncio.sleep(self._backoff.next_seconds())
+
+    async def _stream(self, traffic: Traffic[T]) -> None:
+        call = self._stub.Connect(metadata=self._metadata)
+        try:
+            async with asyncio.timeout(_OPEN_SECONDS):
+                await _say(call, wire.ConnectRequest(open=wire.Open(window=self._window)))
+                first = await self._read(call)
+            if first.WhichOneof("frame") != "opened":
+                raise _StreamEnded("the relay did not open the stream")
+            self._epoch += 1
+            self._connected = True
+            self._backoff.succeeded()
+            _log.info("uplink open")
+            await self._pump(call, traffic)
+        finally:
+            call.cancel()
+
+    async def _pump(self, call: _Call, traffic: Traffic[T]) -> None:
+        writer = asyncio.create_task(self._write(call))
+        reader = asyncio.create_task(self._receive(call, traffic))
+        try:
+            done, _ = await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            writer.cancel()
+            reader.cancel()
+            await asyncio.gather(writer, reader, return_exceptions=True)
+
+    async def _write(self, call: _Call) -> None:
+        while True:
+            self._something_to_say.clear()
+            while (frame := self.flight.next_frame()) is not None:
+                await _say(call, frame)
+            await self._something_to_say.wait()
+
+    async def _receive(self, call: _Call, traffic: Traffic[T]) -> None:
+        while True:
+            frame = await self._read(call)
+            kind = frame.WhichOneof("frame")
+            if kind == "results":
+                traffic.answered(self.flight.answered(frame.results))
+            elif kind == "deliveries":
+                traffic.delivered(frame.deliveries.items, self._epoch)
+
+    async def _read(self, call: _Call) -> wire.ConnectResponse:
+        frame = await call.read()
+        if not isinstance(frame, wire.ConnectResponse):
+            raise _StreamEnded("the relay ended the stream")
+        return frame
+
+
+_Call = grpc.aio.StreamStreamCall[wire.ConnectRequest, wire.ConnectResponse]
+
+
+class _StreamEnded(Exception):
+    """The relay ended the stream in good order, or broke its rules."""
+
+
+async def _say(call: _Call, frame: wire.ConnectRequest) -> None:
+    try:
+        await call.write(frame)
+    except asyncio.InvalidStateError:  # how grpc.aio says that the call has ended
+        raise _StreamEnded("the relay ended the stream") from None
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.code().name
+    return str(error) or type(error).__name__

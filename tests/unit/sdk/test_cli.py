@@ -1,0 +1,177 @@
+"""The `letterlock` command as a process, against an in-process gateway; and what it shows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from letterlock.cli_device import find_code, recipient
+from letterlock.cli_output import cell, error_line, event_row, exit_code, status_name
+from letterlock.cli_settings import Settings, profile_path, read_profile, save_tokens
+from letterlock.cli_watch import watch_row
+from letterlock.errors import (
+    Busy,
+    DeviceError,
+    Forbidden,
+    InvalidRequest,
+    LetterlockError,
+    NotFound,
+    Replaced,
+    Unavailable,
+)
+from letterlock.events import Event
+from letterlock.v1 import messaging_pb2
+
+from tests.harness.fakes_sdk import NUMBER, TOKEN, FakeGateway, serving
+
+USER = "+4915112345679"
+
+
+async def letterlock(folder: Path, target: str, *arguments: str) -> tuple[int, list[str], str]:
+    """Run the command; its exit code, lines of output, and errors."""
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(folder), "LETTERLOCK_GATEWAY": target}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from letterlock.cli import main; main()",
+        "--insecure",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+        cwd=folder,
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode().splitlines(), err.decode()
+
+
+async def test_send_status_and_receive(tmp_path: Path) -> None:
+    gateway = FakeGateway()
+    gateway.write("hello", "again")
+    token = ("--token", TOKEN)
+    async with serving(gateway) as target:
+        sending = ("send", "--from", NUMBER, "--to", USER, "--key", "k", "hi there")
+        code, lines, _ = await letterlock(tmp_path, target, *token, *sending)
+        assert (code, json.loads(lines[0])["message_id"]) == (0, "id-k")
+        code, lines, _ = await letterlock(
+            tmp_path, target, *token, "status", "--from", NUMBER, "--key", "k"
+        )
+        assert json.loads(lines[0])["status"] == "MESSAGE_STATUS_ACCEPTED"
+        code, lines, _ = await letterlock(
+            tmp_path, target, *token, "receive", "--number", NUMBER, "--no-wait"
+        )
+    assert code == 0
+    texts = [json.loads(line)["content"]["text"]["body"] for line in lines]
+    assert texts == ["hello", "again"]
+    assert not gateway.inbox
+    assert gateway.messages["k"].content.text.body == "hi there"
+
+
+async def test_errors_are_one_line_and_an_exit_code(tmp_path: Path) -> None:
+    sending = ("send", "--from", NUMBER, "--to", USER, "hi")
+    async with serving(FakeGateway()) as target:
+        code, lines, err = await letterlock(tmp_path, target, "--token", "wrong", *sending)
+        assert (code, lines) == (3, [])
+        assert err == "letterlock: UNAUTHENTICATED: unauthenticated\n"
+        code, _, err = await letterlock(tmp_path, target, *sending)
+        assert code == 2
+        assert err.startswith("letterlock: INVALID_FIELD: no token for this number")
+        assert NUMBER not in err
+        code, _, err = await letterlock(tmp_path, target, "business", "list")
+        assert code == 2
+        assert "operator.token" in err
+
+
+def test_tokens_are_kept_in_the_profile_and_found_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    profile_path().parent.mkdir()
+    profile_path().write_text('gateway = "example:1"\nca = "/a \\"quoted\\" path"\n')
+    save_tokens({NUMBER: 'to"ken'})
+    save_tokens({USER: "other"})
+    assert profile_path().stat().st_mode & 0o777 == 0o600
+    settings = Settings(profile=read_profile())
+    assert settings.business_token(NUMBER) == 'to"ken'
+    assert settings.business_token(USER) == "other"
+    assert settings.gateway == "example:1"
+    assert settings.ca == '/a "quoted" path'
+    assert Settings(given_gateway="given:2", profile=read_profile()).gateway == "given:2"
+    assert "ken" not in repr(settings)
+    profile_path().write_text("not toml at all")
+    with pytest.raises(InvalidRequest, match="profile"):
+        read_profile()
+
+
+def test_a_local_data_folder_is_found(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path)
+    assert settings.ca is None
+    with pytest.raises(InvalidRequest, match="token"):
+        settings.operator_token()
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls" / "ca.crt").write_text("")
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "operator.token").write_text("op\n")
+    (tmp_path / "verification").mkdir()
+    (tmp_path / "verification" / ("a" * 32)).write_text("123456")
+    assert settings.ca == str(tmp_path / "tls" / "ca.crt")
+    assert Settings(data=tmp_path, insecure=True).ca is None
+    assert settings.operator_token() == "op"
+    assert find_code(settings, "a" * 32) == "123456"
+    assert find_code(settings, "b" * 32) is None
+    assert find_code(settings, "../keys/operator.token") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidRequest("x"), 2),
+        (Forbidden("x"), 3),
+        (NotFound("x"), 4),
+        (Replaced("x"), 5),
+        (Busy("x"), 6),
+        (Unavailable("x"), 7),
+        (DeviceError("x"), 1),
+    ],
+)
+def test_exit_codes(error: LetterlockError, code: int) -> None:
+    assert exit_code(error) == code
+
+
+def test_an_error_line_says_when_to_come_back() -> None:
+    line = error_line(Busy("full", reason="QUEUE_FULL", retry_after=1.5))
+    assert line == "letterlock: QUEUE_FULL: full; try again in 1.5 s"
+
+
+def test_a_stranger_does_not_steer_the_terminal() -> None:
+    assert "\x1b" not in cell("\x1b[2Jgone")
+    event = messaging_pb2.Event(event_id="e")
+    event.message.content.text.body = "\x1b]0;title\x07"
+    shown = watch_row(Event(event, lambda _: None))
+    assert "\x1b" not in cell(shown["what"])
+
+
+def test_every_kind_of_event_has_a_row() -> None:
+    for kind in ("message", "status", "identity_change", "undecryptable"):
+        event = messaging_pb2.Event(event_id="e")
+        getattr(event, kind).user_id = "f" * 32
+        row = event_row(Event(event, lambda _: None))
+        assert (row["kind"], row["user_id"]) == (kind, "f" * 32)
+    failed = messaging_pb2.Event(event_id="e")
+    failed.status.status = messaging_pb2.MESSAGE_STATUS_FAILED
+    failed.status.failure.retryable = True
+    row = event_row(Event(failed, lambda _: None))
+    assert (row["status"], row["failure"]) == ("FAILED", {"retryable": True})
+    assert event_row(Event(messaging_pb2.Event(event_id="e"), lambda _: None))["kind"] == ""
+    assert status_name(99) == "99"  # type: ignore[arg-type]
+
+
+def test_recipients() -> None:
+    assert recipient(USER) == USER
+    assert recipient("0f" * 16) == b"\x0f" * 16
+    with pytest.raises(InvalidRequest):
+        recipient("anna")

@@ -1,0 +1,133 @@
+"""The command line: first start, and each fault as one line with its exit code."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from letterlockd.exit_codes import ExitCode
+from letterlockd.layout import KeyFileFault, Layout, prepare_keys
+from letterlockd.registry import tokens
+
+
+def letterlockd(
+    folder: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "letterlockd", *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_init_makes_what_is_missing_and_replaces_nothing(tmp_path: Path) -> None:
+    first = letterlockd(tmp_path, "init")
+    assert first.returncode == 0, first.stderr
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    private = [path for path in files if path.suffix not in {".crt", ".toml"}]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
+    assert "ca.crt" in first.stdout
+    assert "operator.token" in first.stdout
+    again = letterlockd(tmp_path, "init")
+    assert again.returncode == 0
+    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_the_operators_token_fits_its_hash(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    prepare_keys(layout)
+    bearer = tokens.parse(layout.operator_token.read_text().strip())
+    assert tokens.matches(bearer, layout.operator_digest())
+    assert set(layout.gateway_hashes()) == {"local"}
+    assert layout.gateway_credential().startswith("gw.local.")
+
+
+@pytest.mark.parametrize("content", [b"", b"zz", b"\xff" * 10, b"0" * 2_000])
+def test_a_damaged_key_file_is_named(tmp_path: Path, content: bytes) -> None:
+    layout = Layout(tmp_path)
+    prepare_keys(layout)
+    (layout.keys / "operator.hash").write_bytes(content)
+    with pytest.raises(KeyFileFault, match=r"operator\.hash"):
+        layout.operator_digest()
+
+
+def test_config_prints_settings_with_their_origin(tmp_path: Path) -> None:
+    run = letterlockd(
+        tmp_path, "config", "--set", "gateway.workers=3", LETTERLOCK_LOG__LEVEL="debug"
+    )
+    lines = run.stdout.splitlines()
+    assert "gateway.workers = 3  # command line" in lines
+    assert "log.level = debug  # environment" in lines
+    assert "gateway.listen = 127.0.0.1:7443  # default" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["serve", "--set", "gateway.lisen=1"], ExitCode.CONFIG, ["gateway.listen"]),
+        (["relay", "--set", "log.level"], ExitCode.CONFIG, ["KEY=VALUE"]),
+        (["relay", "--set", "tls.names=[x"], ExitCode.CONFIG, ["tls.names", "JSON"]),
+        (["gateway", "--config", "none.toml"], ExitCode.CONFIG, ["none.toml"]),
+        (["serve", "--nonsense"], ExitCode.USAGE, ["--nonsense"]),
+        (["nonsense"], ExitCode.USAGE, ["nonsense"]),
+        (["init", "--data", "/proc/nowhere"], ExitCode.DATA_FOLDER, ["/proc/nowhere"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_an_exit_code(
+    tmp_path: Path, arguments: list[str], code: ExitCode, words: list[str]
+) -> None:
+    run = letterlockd(tmp_path, *arguments)
+    assert run.returncode == code
+    assert "Traceback" not in run.stderr
+    for word in words:
+        assert word in run.stderr
+
+
+def prepared(folder: Path) -> Path:
+    data = folder / "letterlock-data"
+    prepare_keys(Layout(data))
+    return data
+
+
+def relay(folder: Path) -> subprocess.CompletedProcess[str]:
+    return letterlockd(folder, "relay", "--set", "relay.listen=127.0.0.1:0")
+
+
+def test_a_master_key_that_others_can_read(tmp_path: Path) -> None:
+    key = prepared(tmp_path) / "keys" / "relay.key"
+    key.write_text("x")
+    key.chmod(0o644)
+    run = relay(tmp_path)
+    assert run.returncode == ExitCode.KEYS
+    assert "MASTER_KEY_PERMISSIONS" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_foreign_data_folder(tmp_path: Path) -> None:
+    data = prepared(tmp_path)
+    (data / "relay").mkdir()
+    (data / "relay" / "holiday.jpg").touch()
+    run = relay(tmp_path)
+    assert run.returncode == ExitCode.DATA_FOLDER
+    assert "DATA_FOLDER_FOREIGN" in run.stderr
+
+
+def test_an_unusable_certificate(tmp_path: Path) -> None:
+    data = prepared(tmp_path)
+    (data / "tls").mkdir()
+    (data / "tls" / "ca.crt").write_text("nonsense")
+    run = relay(tmp_path)
+    assert run.returncode == ExitCode.TLS
+    assert "ca.crt" in run.stderr or "ca.key" in run.stderr
+
+
+def test_missing_keys_say_how_to_make_them(tmp_path: Path) -> None:
+    run = letterlockd(tmp_path, "gateway", "--set", "gateway.listen=127.0.0.1:0")
+    assert run.returncode == ExitCode.KEYS
+    assert "letterlockd init" in run.stderr

@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import pytest
+from letterlockd.config import ConfigFault, default_file, effective, load
+from letterlockd.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "letterlock.toml"
+    path.write_text(text)
+    return path
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    loaded = load(None, {})
+    assert loaded.settings == Settings()
+    assert loaded.settings.gateway.listen == "127.0.0.1:7443"
+    assert loaded.settings.relay.listen == "127.0.0.1:7444"
+    assert {setting.origin for setting in effective(loaded)} == {"default"}
+
+
+def test_each_source_wins_over_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "[gateway]\nworkers = 3\nlisten = '127.0.0.1:1'\nrelay = '127.0.0.1:2'\n")
+    monkeypatch.setenv("LETTERLOCK_GATEWAY__WORKERS", "4")
+    monkeypatch.setenv("LETTERLOCK_GATEWAY__LISTEN", "127.0.0.1:3")
+    loaded = load(None, {"gateway.workers": "5"})
+    gateway = loaded.settings.gateway
+    assert (gateway.workers, gateway.listen, gateway.relay) == (5, "127.0.0.1:3", "127.0.0.1:2")
+    origins = {setting.key: setting.origin for setting in effective(loaded)}
+    assert origins["gateway.workers"] == "command line"
+    assert origins["gateway.listen"] == "environment"
+    assert origins["gateway.relay"] == "letterlock.toml"
+    assert origins["relay.listen"] == "default"
+
+
+def test_paths_in_a_file_are_meant_from_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    path = write(folder, "data_folder = 'data'\n[gateway]\nrelay_ca = '/abs/ca.crt'\n")
+    settings = load(path, {}).settings
+    assert settings.data_folder == folder / "data"
+    assert settings.gateway.relay_ca == Path("/abs/ca.crt")
+    assert load(path, {"data_folder": "here"}).settings.data_folder == Path("here")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[gateway]\nlisen = 'x:1'\n", ["gateway.lisen", "gateway.listen", "letterlock.toml"]),
+        ("[gatway]\nlisten = 'x:1'\n", ["gatway.listen", "gateway.listen"]),
+        ("data_foldr = 'x'\n", ["data_foldr", "data_folder"]),
+        ("gateway = 3\n", ["gateway"]),
+        ("[gateway]\nworkers = 0\n", ["gateway.workers", "1", "letterlock.toml"]),
+        ("[gateway]\nworkers = 65\n", ["gateway.workers", "64"]),
+        ("[gateway]\nworkers = 'many'\n", ["gateway.workers"]),
+        ("[gateway]\nlisten = 'localhost'\n", ["gateway.listen", "host:port"]),
+        ("[relay]\nlisten = 'a:65536'\n", ["relay.listen", "host:port"]),
+        ("[relay]\nmetrics = '0.0.0.0:9000'\n", ["relay.metrics", "this machine"]),
+        ("[relay]\nverification = 'command'\n", ["relay", "verification_command"]),
+        ("[tls]\ncertificate = 'a'\n", ["tls", "key"]),
+        ("[store]\nmax_bytes = 1\n", ["store.max_bytes"]),
+        ("[log]\nlevel = 'loud'\n", ["log.level"]),
+        ("[gateway\n", ["letterlock.toml", "TOML"]),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, text: str, named: list[str]) -> None:
+    write(tmp_path, text)
+    with pytest.raises(ConfigFault) as caught:
+        load(None, {})
+    assert caught.value.reason == "CONFIG_INVALID"
+    for part in named:
+        assert part in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["LETTERLOCK_GATEWAY__LISEN", "LETTERLOCK_GATWAY__LISTEN"])
+def test_a_typo_in_the_environment_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "127.0.0.1:1")
+    with pytest.raises(ConfigFault, match=r"environment: .*did you mean gateway\.listen\?"):
+        load(None, {})
+
+
+def test_the_sdks_variables_are_not_the_daemons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETTERLOCK_CA", "/somewhere/ca.crt")
+    assert load(None, {}).settings == Settings()
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigFault, match=r"missing\.toml cannot be read"):
+        load(tmp_path / "missing.toml", {})
+
+
+def test_the_default_file_names_every_setting_and_changes_none(tmp_path: Path) -> None:
+    text = default_file()
+    write(tmp_path, text)
+    assert load(None, {}).settings == Settings()
+    for setting in effective(load(None, {})):
+        assert f"# {setting.key.rpartition('.')[2]} =" in text
+        assert setting.description in text
+
+
+def test_uncommenting_the_default_file_changes_nothing(tmp_path: Path) -> None:
+    lines = [
+        line.removeprefix("# ") if " = " in line and not line.endswith(".") else line
+        for line in default_file().splitlines()
+    ]
+    write(tmp_path, "\n".join(lines))
+    settings = load(None, {}).settings
+    assert settings.model_copy(update={"data_folder": Settings().data_folder}) == Settings()
+
+
+def test_settings_are_frozen() -> None:
+    settings = load(None, {}).settings
+    with pytest.raises(ValueError, match="frozen"):
+        settings.gateway.workers = 3  # type: ignore[misc]
