@@ -63,10 +63,11 @@ class Party:
     address: dict[str, Any]
     registration_id: int
     identity: str = ""
+    policy: str = "required"
 
     def create(self) -> Party:
         """Make (or replace) the party with a fresh identity."""
-        answer = self.call("party", **self.address, reg=self.registration_id)
+        answer = self.call("party", **self.address, reg=self.registration_id, pq=self.policy)
         self.identity = answer["pub"]
         return self
 
@@ -126,13 +127,20 @@ def our_peer() -> contextlib.AbstractContextManager[Peer]:
     return running([sys.executable, "-m", "tripleratchet.peer"])
 
 
-def official_peer() -> contextlib.AbstractContextManager[Peer]:
-    """The official client for Node. Without Node the test is skipped, or failed where
-    LETTERLOCK_REQUIRE_TOOLCHAINS=1 says that every toolchain must be there."""
+CURRENT_CLIENT = "libsignal-0.103"
+LAST_WITHOUT_SPQR = "@signalapp/libsignal-client"
+
+
+def official_peer(package: str = CURRENT_CLIENT) -> contextlib.AbstractContextManager[Peer]:
+    """The official client for Node, by its package's name in the lock file.
+
+    Without Node the test is skipped, or failed where LETTERLOCK_REQUIRE_TOOLCHAINS=1 says that
+    every toolchain must be there.
+    """
     problem = install_official_client()
     if problem is not None:
         missing(problem)
-    return running(["node", "peer.mjs"], NODE_PEER)
+    return running(["node", "peer.mjs", package], NODE_PEER)
 
 
 def missing(what: str) -> None:

@@ -1,4 +1,5 @@
-"""Live sessions with the official client 0.90.0, the last that accepts a peer without SPQR.
+"""Live sessions with official clients: 0.103.0, in which the post-quantum ratchet is required, and
+0.90.0, in which it is optional; ours under every policy that each of them can talk to.
 
 Seeded random schedules in both roles, with loss, reordering, duplication and damage; both sides'
 verdicts are compared where the official client has a name for its own.
@@ -13,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from tests.harness.peers import Party, Peer, PeerError, official_peer, our_peer
+from tests.harness.peers import (
+    CURRENT_CLIENT,
+    LAST_WITHOUT_SPQR,
+    Party,
+    Peer,
+    PeerError,
+    official_peer,
+    our_peer,
+)
 
 pytestmark = pytest.mark.interop
 
@@ -22,17 +31,37 @@ _THEIRS = {"addr": "9d0652a3-dcc3-4d11-975f-74d61598733f", "dev": 1}
 _KEPT_CHAINS = 5
 
 
-@pytest.fixture(scope="module")
-def peers() -> Iterator[tuple[Peer, Peer]]:
-    with official_peer() as official, our_peer() as ours:
-        yield ours, official
+_PAIRINGS = [
+    pytest.param((CURRENT_CLIENT, "0.103.0", "required"), id="0.103 required"),
+    pytest.param((CURRENT_CLIENT, "0.103.0", "optional"), id="0.103 optional"),
+    pytest.param((LAST_WITHOUT_SPQR, "0.90.0", "required"), id="0.90 required"),
+    pytest.param((LAST_WITHOUT_SPQR, "0.90.0", "optional"), id="0.90 optional"),
+    pytest.param((LAST_WITHOUT_SPQR, "0.90.0", "declined"), id="0.90 declined"),
+]
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Our peer, an official one of this version, and our policy towards it."""
+
+    ours: Peer
+    official: Peer
+    version: str
+    policy: str
+
+
+@pytest.fixture(scope="module", params=_PAIRINGS)
+def peers(request: pytest.FixtureRequest) -> Iterator[Peers]:
+    package, version, policy = request.param
+    with official_peer(package) as official, our_peer() as ours:
+        yield Peers(ours, official, version, policy)
 
 
 @pytest.fixture(params=["we initiate", "official initiates"])
-def pair(request: pytest.FixtureRequest, peers: tuple[Peer, Peer]) -> tuple[Party, Party]:
+def pair(request: pytest.FixtureRequest, peers: Peers) -> tuple[Party, Party]:
     """Initiator and responder, freshly made."""
-    us = Party(peers[0], "us", _OURS, 7001).create()
-    official = Party(peers[1], "official", _THEIRS, 7002).create()
+    us = Party(peers.ours, "us", _OURS, 7001, policy=peers.policy).create()
+    official = Party(peers.official, "official", _THEIRS, 7002).create()
     return (us, official) if request.param == "we initiate" else (official, us)
 
 
@@ -42,8 +71,8 @@ def _start(initiator: Party, responder: Party, *, one_time: int | None = 1) -> d
     return bundle
 
 
-def test_the_official_client_is_the_pinned_one(peers: tuple[Peer, Peer]) -> None:
-    assert peers[1].call("version")["version"] == "0.90.0"
+def test_the_official_client_is_the_pinned_one(peers: Peers) -> None:
+    assert peers.official.call("version")["version"] == peers.version
 
 
 @pytest.mark.parametrize("one_time", [None, 0, 2**32 - 1])
