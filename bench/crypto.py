@@ -4,7 +4,7 @@
 
 "Batch" is how a worker does it: the record opened once for 64 messages; the official interface has
 no counterpart, so it is set beside the single operation. In the set-up rows both ends of the
-official conversation are official, so that its SPQR state is set up too; ours has none yet.
+official conversation are official.
 Rounds of both sides alternate after a warm-up; medians are given with the 10th and 90th percentile.
 """
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.node import NODE_PEER, install_official_client
+from tests.harness.node import CURRENT_CLIENT, NODE_PEER, install_official_client
 
 REQUIRE_TOOLCHAINS = "LETTERLOCK_REQUIRE_TOOLCHAINS"
 _STOP_SECONDS = 10
@@ -125,10 +125,6 @@ def running(command: list[str], folder: Path | None = None) -> Iterator[Peer]:
 def our_peer() -> contextlib.AbstractContextManager[Peer]:
     """This project's peer."""
     return running([sys.executable, "-m", "tripleratchet.peer"])
-
-
-CURRENT_CLIENT = "libsignal-0.103"
-LAST_WITHOUT_SPQR = "@signalapp/libsignal-client"
 
 
 def official_peer(package: str = CURRENT_CLIENT) -> contextlib.AbstractContextManager[Peer]:

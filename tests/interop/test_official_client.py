@@ -14,15 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness.peers import (
-    CURRENT_CLIENT,
-    LAST_WITHOUT_SPQR,
-    Party,
-    Peer,
-    PeerError,
-    official_peer,
-    our_peer,
-)
+from tests.harness.node import CURRENT_CLIENT, LAST_WITHOUT_SPQR
+from tests.harness.peers import Party, Peer, PeerError, official_peer, our_peer
 
 pytestmark = pytest.mark.interop
 

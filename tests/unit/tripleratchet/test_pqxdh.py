@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import tripleratchet as tr
 from tripleratchet import double, keys, kyber, pqxdh, session
 from tripleratchet.keys import Random
 from tripleratchet.post_quantum import PostQuantum
