@@ -11,23 +11,19 @@ wire format, no identity and no session record. Source: facts/signal-session.md 
 
 from __future__ import annotations
 
-import hmac
 import struct
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CBC
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hmac import HMAC
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from . import keys
 from .errors import DuplicatedMessage, InvalidMessage
+from .kdf import hkdf, hkdf_pair, mac, mac_pair
 from .keys import Random
 from .limits import MAX_COUNTER, MAX_RECEIVING_CHAINS, MAX_SKIPPED_SEEDS
 
-_SHA256 = SHA256()
 _BLOCK = 16
 _CHAIN = struct.Struct(">33s32sI")
 _SKIPPED_SIZE = 36
@@ -94,22 +90,17 @@ class Ratchet(NamedTuple):
 
 def root_step(root_key: bytes, shared: bytes) -> tuple[bytes, bytes]:
     """The next root key and a chain key, from a Diffie-Hellman secret."""
-    okm = HKDF(_SHA256, 64, root_key, b"WhisperRatchet").derive(shared)
-    return okm[:32], okm[32:]
+    return hkdf_pair(root_key, shared, b"WhisperRatchet")
 
 
 def chain_step(chain_key: bytes) -> tuple[bytes, bytes]:
     """The seed at a chain's counter, and the chain key after it."""
-    seed = HMAC(chain_key, _SHA256)
-    following = seed.copy()
-    seed.update(_SEED)
-    following.update(_NEXT)
-    return seed.finalize(), following.finalize()
+    return mac_pair(chain_key, _SEED, _NEXT)
 
 
 def message_keys(seed: bytes, salt: bytes | None) -> tuple[bytes, bytes, bytes]:
     """Cipher key (32), MAC key (32) and IV (16); `salt` is the post-quantum key, if any."""
-    okm = HKDF(_SHA256, 80, salt, b"WhisperMessageKeys").derive(seed)
+    okm = hkdf(salt, seed, b"WhisperMessageKeys", 80)
     return okm[:32], okm[32:64], okm[64:]
 
 
@@ -230,7 +221,7 @@ def _jump(chain: ReceivingChain, counter: int, max_jump: int) -> tuple[Receiving
     chain_key, skipped = chain.chain_key, [chain.skipped]
     first_kept = max(chain.counter, counter - MAX_SKIPPED_SEEDS)
     for _ in range(chain.counter, first_kept):  # nobody can ask for these seeds any more
-        chain_key = hmac.digest(chain_key, _NEXT, "sha256")
+        chain_key = mac(chain_key, _NEXT)
     for passed in range(first_kept, counter):
         seed, chain_key = chain_step(chain_key)
         skipped.append(passed.to_bytes(4, "big") + seed)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-from . import keys
+from . import kdf, keys
 from .errors import (
     CiphertextMessageTooShort,
     InvalidMessage,
@@ -197,4 +197,4 @@ def _version(data: bytes) -> int:
 
 
 def _mac(mac_key: bytes, sender: bytes, receiver: bytes, authenticated: bytes) -> bytes:
-    return hmac.digest(mac_key, sender + receiver + authenticated, "sha256")[:MAC_SIZE]
+    return kdf.mac(mac_key, sender + receiver + authenticated)[:MAC_SIZE]

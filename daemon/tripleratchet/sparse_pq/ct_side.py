@@ -9,9 +9,10 @@
     (KeysUnsampled of the next epoch) ◀──────────────────────── Ct2Sampled ◀───────┘
                            a message of the next epoch
 
-Phase 1 yields the epoch's secret, long before the peer has it: until it leaves Ct2Sampled, this
-side goes on sending in the epoch before. Moves return the next state. The types know only their
-own epoch: older and newer messages, and types a state does not know, are left to states.py.
+Phase 1 yields the epoch's secret long before the peer has it: until it leaves Ct2Sampled, this side
+goes on sending in the epoch before. Phase 2 comes as soon as the ek vector is whole. Moves return
+the next state. The types know only their own epoch: older and newer messages, and types a state
+does not know, are left to states.py.
 Source: facts/spqr.md sections 3.1 to 3.4.
 """
 
@@ -20,8 +21,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..keys import Random, hidden
-from . import kem
-from .authenticator import Authenticator, epoch_secret
+from . import authenticator, kem
+from .authenticator import epoch_secret
 from .ek_side import KeysUnsampled
 from .erasure import Chunks
 from .limits import CHUNK_SIZE, EK_SIZE, ENCAPSULATION_SIZE, HEADER_SIZE, MAC_SIZE
@@ -34,7 +35,7 @@ class NoHeaderReceived(NamedTuple):
     """Waiting for the header with its MAC (96 bytes)."""
 
     epoch: int
-    auth: Authenticator
+    auth: bytes
     chunks: Chunks
 
     def __repr__(self) -> str:
@@ -47,7 +48,7 @@ class NoHeaderReceived(NamedTuple):
         if message is None:
             return NoHeaderReceived(self.epoch, self.auth, chunks)
         header, mac = message[:HEADER_SIZE], message[HEADER_SIZE:]
-        self.auth.check_header(self.epoch, header, mac)
+        authenticator.check_header(self.auth, self.epoch, header, mac)
         return HeaderReceived(self.epoch, self.auth, header)
 
 
@@ -55,7 +56,7 @@ class HeaderReceived(NamedTuple):
     """The header is here; the next send encapsulates to it."""
 
     epoch: int
-    auth: Authenticator
+    auth: bytes
     header: bytes
 
     def __repr__(self) -> str:
@@ -66,7 +67,7 @@ class HeaderReceived(NamedTuple):
         message = random(ENCAPSULATION_SIZE)
         shared, ct1 = kem.encapsulate(self.header, message)
         secret = epoch_secret(shared, self.epoch)
-        auth = self.auth.update(self.epoch, secret)
+        auth = authenticator.update(self.auth, self.epoch, secret)
         return Ct1Sampled(self.epoch, auth, self.header, message, ct1, 0, Chunks()), secret
 
 
@@ -74,7 +75,7 @@ class Ct1Sampled(NamedTuple):
     """Sending ct1 (960 bytes) while the ek vector comes in; `message` is what was encapsulated."""
 
     epoch: int
-    auth: Authenticator
+    auth: bytes
     header: bytes
     message: bytes
     ct1: bytes
@@ -96,47 +97,46 @@ class Ct1Sampled(NamedTuple):
         ek = chunks.message(EK_CHUNKS)
         if ek is None:
             return Ct1Sampled(epoch, auth, header, message, ct1, counter, chunks)
-        kem.check_ek(header, ek)
-        return EkReceivedCt1Sampled(epoch, auth, header, message, ct1, counter, ek)
+        ct2 = _complete(epoch, auth, header, message, ct1, ek)
+        return EkReceivedCt1Sampled(epoch, auth, ct1, counter, ct2)
 
     def ek_ack(self, index: int, chunk: bytes) -> Ct1Acknowledged | Ct2Sampled:
         """The same, and the peer has all of ct1. Raises InvalidMessage likewise."""
-        epoch, auth, header, message, ct1, _, chunks = self
-        return Ct1Acknowledged(epoch, auth, header, message, ct1, chunks).ek(index, chunk)
+        epoch, auth, header, message, _, _, chunks = self
+        return Ct1Acknowledged(epoch, auth, header, message, chunks).ek(index, chunk)
 
 
 class EkReceivedCt1Sampled(NamedTuple):
-    """The ek vector (1152 bytes) is here; still sending ct1."""
+    """The ek vector was here, and ct2 with its MAC (160 bytes) is made; still sending ct1.
+
+    Phase 2 needs no randomness, so it is done as soon as it can be: the secrets behind it go then.
+    """
 
     epoch: int
-    auth: Authenticator
-    header: bytes
-    message: bytes
+    auth: bytes
     ct1: bytes
     counter: int
-    ek: bytes
+    ct2: bytes
 
     def __repr__(self) -> str:
         return hidden(self)
 
     def sent(self) -> EkReceivedCt1Sampled:
         """One chunk further."""
-        epoch, auth, header, message, ct1, counter, ek = self
-        return EkReceivedCt1Sampled(epoch, auth, header, message, ct1, counter + 1, ek)
+        return EkReceivedCt1Sampled(self.epoch, self.auth, self.ct1, self.counter + 1, self.ct2)
 
     def ack(self) -> Ct2Sampled:
-        """The peer has all of ct1: phase 2."""
-        return _complete(self.epoch, self.auth, self.header, self.message, self.ct1, self.ek)
+        """The peer has all of ct1."""
+        return Ct2Sampled(self.epoch, self.auth, self.ct2, 0)
 
 
 class Ct1Acknowledged(NamedTuple):
-    """The peer has ct1; nothing to send until the ek vector is here."""
+    """The peer has ct1, which is no longer kept; nothing to send until the ek vector is here."""
 
     epoch: int
-    auth: Authenticator
+    auth: bytes
     header: bytes
     message: bytes
-    ct1: bytes
     chunks: Chunks
 
     def __repr__(self) -> str:
@@ -144,20 +144,20 @@ class Ct1Acknowledged(NamedTuple):
 
     def ek(self, index: int, chunk: bytes) -> Ct1Acknowledged | Ct2Sampled:
         """A chunk of the ek vector. Raises InvalidMessage when it completes to a wrong one."""
-        epoch, auth, header, message, ct1, chunks = self
+        epoch, auth, header, message, chunks = self
         chunks = chunks.add(index, chunk, EK_CHUNKS)
         ek = chunks.message(EK_CHUNKS)
         if ek is None:
-            return Ct1Acknowledged(epoch, auth, header, message, ct1, chunks)
-        kem.check_ek(header, ek)
-        return _complete(epoch, auth, header, message, ct1, ek)
+            return Ct1Acknowledged(epoch, auth, header, message, chunks)
+        _, ct1 = kem.encapsulate(header, message)  # the same as before: it is in the MAC
+        return Ct2Sampled(epoch, auth, _complete(epoch, auth, header, message, ct1, ek), 0)
 
 
 class Ct2Sampled(NamedTuple):
     """Sending ct2 with its MAC (160 bytes) until the peer speaks in the next epoch."""
 
     epoch: int
-    auth: Authenticator
+    auth: bytes
     ct2: bytes
     counter: int
 
@@ -174,7 +174,8 @@ class Ct2Sampled(NamedTuple):
 
 
 def _complete(
-    epoch: int, auth: Authenticator, header: bytes, message: bytes, ct1: bytes, ek: bytes
-) -> Ct2Sampled:
+    epoch: int, auth: bytes, header: bytes, message: bytes, ct1: bytes, ek: bytes
+) -> bytes:
+    kem.check_ek(header, ek)
     ct2 = kem.complete(header, message, ek)
-    return Ct2Sampled(epoch, auth, ct2 + auth.ciphertext_mac(epoch, ct1 + ct2), 0)
+    return ct2 + authenticator.ciphertext_mac(auth, epoch, ct1 + ct2)

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from ..errors import InvalidMessage
 from ..keys import Random, hidden
-from . import kem
-from .authenticator import Authenticator, epoch_secret
+from . import authenticator, kem
+from .authenticator import epoch_secret
 from .erasure import Chunks
 from .limits import CHUNK_SIZE, CT1_SIZE, CT2_SIZE, MAC_SIZE, SEED_SIZE
 
@@ -30,7 +30,7 @@ class KeysUnsampled(NamedTuple):
     """Nothing sent yet in this epoch."""
 
     epoch: int
-    auth: Authenticator
+    auth: bytes
 
     def __repr__(self) -> str:
         return hidden(self)
@@ -39,7 +39,7 @@ class KeysUnsampled(NamedTuple):
         """Draw a key pair; its header is what will be sent first."""
         seed = random(SEED_SIZE)
         header, _ = kem.key_pair(seed)
-        mac = self.auth.header_mac(self.epoch, header)
+        mac = authenticator.header_mac(self.auth, self.epoch, header)
         return KeysSampled(self.epoch, self.auth, seed, header + mac, 0)
 
 
@@ -47,7 +47,7 @@ class KeysSampled(NamedTuple):
     """Sending the header (with its MAC, 96 bytes); `counter` is the next chunk."""
 
     epoch: int
-    auth: Authenticator
+    auth: bytes
     seed: bytes
     header: bytes
     counter: int
@@ -71,7 +71,7 @@ class HeaderSent(NamedTuple):
     """Sending the ek vector (1152 bytes) while ct1 comes in."""
 
     epoch: int
-    auth: Authenticator
+    auth: bytes
     seed: bytes
     ek: bytes
     counter: int
@@ -99,7 +99,7 @@ class Ct1Received(NamedTuple):
     """Still sending the ek vector, each chunk saying that ct1 (960 bytes) is here."""
 
     epoch: int
-    auth: Authenticator
+    auth: bytes
     seed: bytes
     ek: bytes
     counter: int
@@ -123,7 +123,7 @@ class EkSentCt1Received(NamedTuple):
     """Nothing left to send but the word that ct1 is here; ct2 with its MAC (160 bytes) comes in."""
 
     epoch: int
-    auth: Authenticator
+    auth: bytes
     seed: bytes
     ct1: bytes
     chunks: Chunks
@@ -144,8 +144,8 @@ class EkSentCt1Received(NamedTuple):
         except ValueError:
             raise InvalidMessage("key exchange ciphertext is malformed") from None
         secret = epoch_secret(shared, epoch)
-        auth = auth.update(epoch, secret)
-        auth.check_ciphertext(epoch, ciphertext, mac)
+        auth = authenticator.update(auth, epoch, secret)
+        authenticator.check_ciphertext(auth, epoch, ciphertext, mac)
         return Completed(epoch, auth, secret)
 
 
@@ -153,7 +153,7 @@ class Completed(NamedTuple):
     """The end of the epoch on this side: its secret (32 bytes), and what goes into the next."""
 
     epoch: int
-    auth: Authenticator
+    auth: bytes
     secret: bytes
 
     def __repr__(self) -> str:

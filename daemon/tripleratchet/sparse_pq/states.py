@@ -10,11 +10,11 @@ reordered. Knows no key chain and no wire bytes. Source: facts/spqr.md sections 
 
 from __future__ import annotations
 
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from ..errors import InvalidMessage
-from ..keys import Random, hidden
-from .authenticator import Authenticator
+from ..keys import Random
+from . import authenticator
 from .ct_side import (
     Ct1Acknowledged,
     Ct1Sampled,
@@ -49,49 +49,38 @@ State = (
 )
 
 
-class Sent(NamedTuple):
-    """The next state, what to say (type, chunk counter, chunk or nothing), and perhaps a secret."""
-
-    state: State
-    kind: int
-    counter: int
-    chunk: bytes
-    secret: bytes | None
-
-    def __repr__(self) -> str:
-        return hidden(self)
+Sent = tuple[State, int, int, bytes, bytes | None]
+"""The next state, what to say (type, chunk counter, chunk or nothing), and perhaps a secret."""
 
 
 def start(auth_key: bytes, *, is_initiator: bool) -> State:
     """The state at the start of a session (auth key: 32 bytes)."""
-    auth = Authenticator.start(auth_key)
+    auth = authenticator.start(auth_key)
     return KeysUnsampled(1, auth) if is_initiator else NoHeaderReceived(1, auth, Chunks())
 
 
 def send(state: State, random: Random) -> Sent:
     """What this state says with the next message."""
     match state:
+        case KeysSampled():
+            return state.sent(), HEADER, state.counter, chunk(state.header, state.counter), None
+        case HeaderSent():
+            return state.sent(), EK, state.counter, chunk(state.ek, state.counter), None
+        case Ct1Received():
+            return state.sent(), EK_ACK, state.counter, chunk(state.ek, state.counter), None
+        case Ct1Sampled() | EkReceivedCt1Sampled():
+            return state.sent(), CT1, state.counter, chunk(state.ct1, state.counter), None
+        case Ct2Sampled():
+            return state.sent(), CT2, state.counter, chunk(state.ct2, state.counter), None
+        case EkSentCt1Received():
+            return state, ACK, 0, b"", None
+        case NoHeaderReceived() | Ct1Acknowledged():
+            return state, NONE, 0, b"", None
         case KeysUnsampled():
             return send(state.sample(random), random)
-        case KeysSampled(header=message, counter=counter):
-            return Sent(state.sent(), HEADER, counter, chunk(message, counter), None)
-        case HeaderSent(ek=message, counter=counter):
-            return Sent(state.sent(), EK, counter, chunk(message, counter), None)
-        case Ct1Received(ek=message, counter=counter):
-            return Sent(state.sent(), EK_ACK, counter, chunk(message, counter), None)
-        case EkSentCt1Received():
-            return Sent(state, ACK, 0, b"", None)
-        case NoHeaderReceived() | Ct1Acknowledged():
-            return Sent(state, NONE, 0, b"", None)
         case HeaderReceived():
             sampled, secret = state.encapsulate(random)
-            return send(sampled, random)._replace(secret=secret)
-        case Ct1Sampled(ct1=message, counter=counter):
-            return Sent(state.sent(), CT1, counter, chunk(message, counter), None)
-        case EkReceivedCt1Sampled(ct1=message, counter=counter):
-            return Sent(state.sent(), CT1, counter, chunk(message, counter), None)
-        case Ct2Sampled(ct2=message, counter=counter):
-            return Sent(state.sent(), CT2, counter, chunk(message, counter), None)
+            return (*send(sampled, random)[:4], secret)
         case _:
             assert_never(state)
 

@@ -1,8 +1,9 @@
 """A post-quantum ratchet at rest, inside a session record.
 
-    01 | flags | state number | u32 epoch | u8 epoch - first | u8 epoch - sending | u8 chains
-       | auth root (32) | auth mac (32) | next root (32) | the chains | the state's own fields
-    chain   [u32 sent | send (32)] if still sent on | u32 received | receive (32) | u16 kept | kept
+    01 | flags | state number | u32 epoch | u8 epoch - first | u8 epoch - sending | u8 chain pairs
+       | auth (64) | next root (32) | the pairs | the state's own fields
+    pair    [u32 sent | send (32)] if still sent on | u32 received | receive (32)
+            | u16 skipped | skipped keys
     chunks  5-byte bitmap of systematic ones | u8 parity indexes, u16 each | data
 
 Numbers are big-endian; the first byte is the form's version. Fields of known size have no length;
@@ -14,11 +15,10 @@ from __future__ import annotations
 
 import struct
 from itertools import pairwise
-from typing import Any, NamedTuple, assert_never
+from typing import Any, assert_never
 
 from ..errors import CorruptRecord
-from .authenticator import Authenticator
-from .chains import KEPT_SIZE, Chains, Link
+from .chains import ENDED, KEPT_AT, KEPT_SIZE, SENDING_SIZE, Chains
 from .ct_side import (
     EK_CHUNKS,
     HEADER_CHUNKS,
@@ -44,38 +44,29 @@ from .states import State
 
 _FORM = 1
 _MAX_CHAINS = 4
-_HEAD = struct.Struct(">BBBIBBB32s32s32s")
-_SENDING_LINK = struct.Struct(">I32sI32sH")
-_LINK = struct.Struct(">I32sH")
+_HEAD = struct.Struct(">BBBIBBB64s32s")
 _KEYS_SAMPLED = struct.Struct(">I64s96s")
 _HEADER_SENT = struct.Struct(">I64s1152s")
 _CT1_RECEIVED = struct.Struct(">I64s1152s960s")
 _EK_SENT = struct.Struct(">64s960s")
 _CT1_SAMPLED = struct.Struct(">I64s32s960s")
-_EK_RECEIVED = struct.Struct(">I64s32s960s1152s")
-_CT1_ACKNOWLEDGED = struct.Struct(">64s32s960s")
+_EK_RECEIVED = struct.Struct(">I960s160s")
+_CT1_ACKNOWLEDGED = struct.Struct(">64s32s")
 _CT2_SAMPLED = struct.Struct(">I160s")
 _HEADER = struct.Struct(">64s")
 _NOTHING = struct.Struct(">")
 _BITMAP_SIZE = 5
 
 
-class Stored(NamedTuple):
-    """What is at rest: one byte of the ratchet's flags, its chains and its state."""
-
-    flags: int
-    chains: Chains
-    state: State
-
-    def __repr__(self) -> str:
-        return "<Stored>"
+Stored = tuple[int, Chains, State]
+"""What is at rest: the ratchet's flags, its chains and its state."""
 
 
 def encode(flags: int, chains: Chains, state: State) -> bytes:
     """The bytes at rest; `flags` is the caller's, below 128."""
     number, fields = _encode_state(state)
-    is_initiator, next_root, first, sending, links = chains
-    epoch = state.epoch
+    is_initiator, next_root, first, sending, pairs = chains
+    epoch, auth = state[0], state[1]
     parts = [
         _HEAD.pack(
             _FORM,
@@ -84,17 +75,15 @@ def encode(flags: int, chains: Chains, state: State) -> bytes:
             epoch,
             epoch - first,
             epoch - sending,
-            len(links),
-            *state.auth,
+            len(pairs),
+            auth,
             next_root,
         )
     ]
-    for at, (sent, send, received, receive, kept) in enumerate(links, first):
-        count = len(kept) // KEPT_SIZE
-        if at < sending:
-            parts += (_LINK.pack(received, receive, count), kept)
-        else:
-            parts += (_SENDING_LINK.pack(sent, send, received, receive, count), kept)
+    for at, pair in enumerate(pairs, first):
+        kept = pair[KEPT_AT:]
+        start = SENDING_SIZE if at < sending else 0
+        parts += (pair[start:KEPT_AT], (len(kept) // KEPT_SIZE).to_bytes(2, "big"), kept)
     parts.append(fields)
     return b"".join(parts)
 
@@ -108,37 +97,35 @@ def decode(data: bytes) -> Stored:
 
 
 def _decode(data: bytes) -> Stored:
-    (form, flags, number, epoch, to_first, to_sending, count, root, mac, next_root) = (
-        _HEAD.unpack_from(data)
+    (form, flags, number, epoch, to_first, to_sending, count, auth, next_root) = _HEAD.unpack_from(
+        data
     )
     first, sending = epoch - to_first, epoch - to_sending
     if form != _FORM or number >= len(_DECODERS):
         raise CorruptRecord("post-quantum state of an unknown form")
     if not (0 <= first <= sending < min(first + count, epoch) and count <= _MAX_CHAINS):
         raise CorruptRecord("post-quantum chains out of range")
-    links, at = [], _HEAD.size
+    pairs, at = [], _HEAD.size
     for position in range(first, first + count):
         if position < sending:
-            sent, send = 0, b""
-            received, receive, kept_count = _LINK.unpack_from(data, at)
-            at += _LINK.size
+            pair, at = _decode_pair(data, at, KEPT_AT - SENDING_SIZE)
+            pair = ENDED + pair
         else:
-            sent, send, received, receive, kept_count = _SENDING_LINK.unpack_from(data, at)
-            at += _SENDING_LINK.size
-        kept = b""
-        if kept_count:
-            kept, at = _kept(data, at, kept_count)
-        links.append(Link(sent, send, received, receive, kept))
-    chains = Chains(bool(flags & 1), next_root, first, sending, tuple(links))
-    auth = Authenticator(root, mac)
-    return Stored(flags >> 1, chains, _DECODERS[number](epoch, auth, data, at))
+            pair, at = _decode_pair(data, at, KEPT_AT)
+        pairs.append(pair)
+    chains = Chains(bool(flags & 1), next_root, first, sending, tuple(pairs))
+    return flags >> 1, chains, _DECODERS[number](epoch, auth, data, at)
 
 
-def _kept(data: bytes, at: int, count: int) -> tuple[bytes, int]:
-    end = at + count * KEPT_SIZE
-    if count > MAX_KEPT_KEYS or end > len(data):
-        raise CorruptRecord("post-quantum keys out of range")
-    return data[at:end], end
+def _decode_pair(data: bytes, at: int, size: int) -> tuple[bytes, int]:
+    end = at + size + 2
+    kept = int.from_bytes(data[end - 2 : end], "big")
+    if kept == 0 and end <= len(data):
+        return data[at : end - 2], end
+    last = end + kept * KEPT_SIZE
+    if kept > MAX_KEPT_KEYS or last > len(data):
+        raise CorruptRecord("post-quantum chains are truncated")
+    return data[at : end - 2] + data[end:last], last
 
 
 def _encode_state(state: State) -> tuple[int, bytes]:
@@ -159,70 +146,70 @@ def _encode_state(state: State) -> tuple[int, bytes]:
             return 6, header
         case Ct1Sampled(_, _, header, message, ct1, counter, chunks):
             return 7, _CT1_SAMPLED.pack(counter, header, message, ct1) + _encode_chunks(chunks)
-        case EkReceivedCt1Sampled(_, _, header, message, ct1, counter, ek):
-            return 8, _EK_RECEIVED.pack(counter, header, message, ct1, ek)
-        case Ct1Acknowledged(_, _, header, message, ct1, chunks):
-            return 9, _CT1_ACKNOWLEDGED.pack(header, message, ct1) + _encode_chunks(chunks)
+        case EkReceivedCt1Sampled(_, _, ct1, counter, ct2):
+            return 8, _EK_RECEIVED.pack(counter, ct1, ct2)
+        case Ct1Acknowledged(_, _, header, message, chunks):
+            return 9, _CT1_ACKNOWLEDGED.pack(header, message) + _encode_chunks(chunks)
         case Ct2Sampled(_, _, ct2, counter):
             return 10, _CT2_SAMPLED.pack(counter, ct2)
         case _:
             assert_never(state)
 
 
-def _keys_unsampled(epoch: int, auth: Authenticator, data: bytes, at: int) -> State:
+def _keys_unsampled(epoch: int, auth: bytes, data: bytes, at: int) -> State:
     _whole(_NOTHING, data, at)
     return KeysUnsampled(epoch, auth)
 
 
-def _keys_sampled(epoch: int, auth: Authenticator, data: bytes, at: int) -> State:
+def _keys_sampled(epoch: int, auth: bytes, data: bytes, at: int) -> State:
     counter, seed, header = _whole(_KEYS_SAMPLED, data, at)
     return KeysSampled(epoch, auth, seed, header, counter)
 
 
-def _header_sent(epoch: int, auth: Authenticator, data: bytes, at: int) -> State:
+def _header_sent(epoch: int, auth: bytes, data: bytes, at: int) -> State:
     counter, seed, ek = _HEADER_SENT.unpack_from(data, at)
     chunks = _decode_chunks(data, at + _HEADER_SENT.size, CT1_CHUNKS)
     return HeaderSent(epoch, auth, seed, ek, counter, chunks)
 
 
-def _ct1_received(epoch: int, auth: Authenticator, data: bytes, at: int) -> State:
+def _ct1_received(epoch: int, auth: bytes, data: bytes, at: int) -> State:
     counter, seed, ek, ct1 = _whole(_CT1_RECEIVED, data, at)
     return Ct1Received(epoch, auth, seed, ek, counter, ct1)
 
 
-def _ek_sent(epoch: int, auth: Authenticator, data: bytes, at: int) -> State:
+def _ek_sent(epoch: int, auth: bytes, data: bytes, at: int) -> State:
     seed, ct1 = _EK_SENT.unpack_from(data, at)
     chunks = _decode_chunks(data, at + _EK_SENT.size, CT2_CHUNKS)
     return EkSentCt1Received(epoch, auth, seed, ct1, chunks)
 
 
-def _no_header_received(epoch: int, auth: Authenticator, data: bytes, at: int) -> State:
+def _no_header_received(epoch: int, auth: bytes, data: bytes, at: int) -> State:
     return NoHeaderReceived(epoch, auth, _decode_chunks(data, at, HEADER_CHUNKS))
 
 
-def _header_received(epoch: int, auth: Authenticator, data: bytes, at: int) -> State:
+def _header_received(epoch: int, auth: bytes, data: bytes, at: int) -> State:
     (header,) = _whole(_HEADER, data, at)
     return HeaderReceived(epoch, auth, header)
 
 
-def _ct1_sampled(epoch: int, auth: Authenticator, data: bytes, at: int) -> State:
+def _ct1_sampled(epoch: int, auth: bytes, data: bytes, at: int) -> State:
     counter, header, message, ct1 = _CT1_SAMPLED.unpack_from(data, at)
     chunks = _decode_chunks(data, at + _CT1_SAMPLED.size, EK_CHUNKS)
     return Ct1Sampled(epoch, auth, header, message, ct1, counter, chunks)
 
 
-def _ek_received(epoch: int, auth: Authenticator, data: bytes, at: int) -> State:
-    counter, header, message, ct1, ek = _whole(_EK_RECEIVED, data, at)
-    return EkReceivedCt1Sampled(epoch, auth, header, message, ct1, counter, ek)
+def _ek_received(epoch: int, auth: bytes, data: bytes, at: int) -> State:
+    counter, ct1, ct2 = _whole(_EK_RECEIVED, data, at)
+    return EkReceivedCt1Sampled(epoch, auth, ct1, counter, ct2)
 
 
-def _ct1_acknowledged(epoch: int, auth: Authenticator, data: bytes, at: int) -> State:
-    header, message, ct1 = _CT1_ACKNOWLEDGED.unpack_from(data, at)
+def _ct1_acknowledged(epoch: int, auth: bytes, data: bytes, at: int) -> State:
+    header, message = _CT1_ACKNOWLEDGED.unpack_from(data, at)
     chunks = _decode_chunks(data, at + _CT1_ACKNOWLEDGED.size, EK_CHUNKS)
-    return Ct1Acknowledged(epoch, auth, header, message, ct1, chunks)
+    return Ct1Acknowledged(epoch, auth, header, message, chunks)
 
 
-def _ct2_sampled(epoch: int, auth: Authenticator, data: bytes, at: int) -> State:
+def _ct2_sampled(epoch: int, auth: bytes, data: bytes, at: int) -> State:
     counter, ct2 = _whole(_CT2_SAMPLED, data, at)
     return Ct2Sampled(epoch, auth, ct2, counter)
 

@@ -9,7 +9,6 @@ Knows no state: whether a type is expected is not its business. Source: facts/sp
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
 
 from ..errors import InvalidMessage
 from ..wire import varint
@@ -38,21 +37,11 @@ _WITHOUT_CHUNK = frozenset((NONE, ACK))
 _KINDS = tuple(bytes([kind]) for kind in Kind)
 
 
-class Prefix(NamedTuple):
-    """What can be read in any version; `at` is where the rest begins."""
+Prefix = tuple[int, int, int, int]
+"""Version, epoch and key index, which every version begins with, and where the rest begins."""
 
-    version: int
-    epoch: int
-    key_index: int
-    at: int
-
-
-class Content(NamedTuple):
-    """What a version 1 message carries; chunk index 0 and no bytes for types without a chunk."""
-
-    kind: int
-    chunk_index: int
-    chunk: bytes
+Content = tuple[int, int, bytes]
+"""Type, chunk index and chunk of a version 1 message; 0 and nothing for types without a chunk."""
 
 
 def build(epoch: int, index: int, kind: int, counter: int, chunk: bytes) -> bytes:
@@ -71,7 +60,7 @@ def parse_prefix(data: bytes) -> Prefix:
         version = data[0]
     if epoch == 0 or index > MAX_INDEX:
         raise InvalidMessage("post-quantum epoch or index out of range")
-    return Prefix(version, epoch, index, at)
+    return version, epoch, index, at
 
 
 def parse_content(data: bytes, at: int) -> Content:
@@ -81,12 +70,16 @@ def parse_content(data: bytes, at: int) -> Content:
     if kind not in _KNOWN:
         raise InvalidMessage("post-quantum message of no known type")
     if kind in _WITHOUT_CHUNK:
-        return Content(kind, 0, b"")
-    chunk_index, at = _varint(data, at + 1)
+        return kind, 0, b""
+    at += 1
+    if at < len(data) and data[at] < 0x80:
+        chunk_index, at = data[at], at + 1
+    else:
+        chunk_index, at = _varint(data, at)
     chunk = data[at : at + CHUNK_SIZE]
     if chunk_index > MAX_CHUNK_INDEX or len(chunk) != CHUNK_SIZE:
         raise InvalidMessage("post-quantum chunk out of range")
-    return Content(kind, chunk_index, chunk)
+    return kind, chunk_index, chunk
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
