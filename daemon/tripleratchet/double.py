@@ -26,13 +26,12 @@ from .limits import MAX_COUNTER, MAX_RECEIVING_CHAINS, MAX_SKIPPED_SEEDS
 
 _BLOCK = 16
 _CHAIN = struct.Struct(">33s32sI")
-_SKIPPED_SIZE = 36
+_CHAIN_KEY, _COUNTER = slice(33, 65), slice(65, 69)
+CHAIN_SIZE = _CHAIN.size
+"""An encoded receiving chain without its skipped seeds."""
+SKIPPED_SIZE = 36
 """A skipped seed at rest: its counter, big-endian (4 bytes), and the seed (32)."""
 _SEED, _NEXT = b"\x01", b"\x02"
-
-
-CHAIN_SIZES = range(_CHAIN.size, _CHAIN.size + MAX_SKIPPED_SEEDS * _SKIPPED_SIZE + 1, _SKIPPED_SIZE)
-"""How many bytes an encoded receiving chain can have."""
 
 
 class SendingChain(NamedTuple):
@@ -127,8 +126,7 @@ def next_receiving(
     if is_new:
         ratchet = _add_receiving(ratchet, ratchet_key)
     chains = ratchet.receiving
-    chain, seed = _take(ReceivingChain.decode(chains[position]), counter, max_jump)
-    stored = chain.encode()
+    stored, seed = _take(chains[position], counter, max_jump)
     chains = (*chains[:-1], stored) if is_new else _replaced(chains, position, stored)
     return (
         Ratchet(ratchet.root_key, ratchet.previous_counter, ratchet.sending, chains),
@@ -189,25 +187,30 @@ def _add_receiving(ratchet: Ratchet, ratchet_key: bytes) -> Ratchet:
     )
 
 
-def _take(chain: ReceivingChain, counter: int, max_jump: int) -> tuple[ReceivingChain, bytes]:
-    if counter < chain.counter:
-        return _take_skipped(chain, counter)
-    if counter == chain.counter and counter < MAX_COUNTER:
-        seed, following = chain_step(chain.chain_key)
-        return ReceivingChain(chain.ratchet_key, following, counter + 1, chain.skipped), seed
-    return _jump(chain, counter, max_jump)
+def _take(stored: bytes, counter: int, max_jump: int) -> tuple[bytes, bytes]:
+    expected = int.from_bytes(stored[_COUNTER], "big")
+    if counter == expected and counter < MAX_COUNTER:  # nearly always: not worth decoding for
+        seed, following = chain_step(stored[_CHAIN_KEY])
+        counted = (counter + 1).to_bytes(4, "big")
+        return stored[:33] + following + counted + stored[CHAIN_SIZE:], seed
+    chain = ReceivingChain.decode(stored)
+    if counter < expected:
+        chain, seed = _take_skipped(chain, counter)
+    else:
+        chain, seed = _jump(chain, counter, max_jump)
+    return chain.encode(), seed
 
 
 def _take_skipped(chain: ReceivingChain, counter: int) -> tuple[ReceivingChain, bytes]:
     skipped, wanted = chain.skipped, counter.to_bytes(4, "big")
-    low, high = 0, len(skipped) // _SKIPPED_SIZE
+    low, high = 0, len(skipped) // SKIPPED_SIZE
     while low < high:
         middle = (low + high) // 2
-        if skipped[middle * _SKIPPED_SIZE : middle * _SKIPPED_SIZE + 4] < wanted:
+        if skipped[middle * SKIPPED_SIZE : middle * SKIPPED_SIZE + 4] < wanted:
             low = middle + 1
         else:
             high = middle
-    start, end = low * _SKIPPED_SIZE, (low + 1) * _SKIPPED_SIZE
+    start, end = low * SKIPPED_SIZE, (low + 1) * SKIPPED_SIZE
     if skipped[start : start + 4] != wanted:
         raise DuplicatedMessage("counter already used")
     left = skipped[:start] + skipped[end:]
@@ -226,5 +229,5 @@ def _jump(chain: ReceivingChain, counter: int, max_jump: int) -> tuple[Receiving
         seed, chain_key = chain_step(chain_key)
         skipped.append(passed.to_bytes(4, "big") + seed)
     seed, following = chain_step(chain_key)
-    kept = b"".join(skipped)[-MAX_SKIPPED_SEEDS * _SKIPPED_SIZE :]
+    kept = b"".join(skipped)[-MAX_SKIPPED_SEEDS * SKIPPED_SIZE :]
     return ReceivingChain(chain.ratchet_key, following, counter + 1, kept), seed

@@ -2,7 +2,8 @@
 
 Written on hashlib because a step is a handful of tiny hashes: keying a hash once and copying it
 takes two thirds to three quarters of the time of general-purpose objects, which set a hash up for
-each call. The tests hold it against those. Nothing here depends on secrets but values. Source: RFC 2104, RFC 5869.
+each call. The tests hold it against those. Nothing here depends on secrets but values.
+Source: RFC 2104, RFC 5869.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The session record: the current session, the archived ones, and their bytes at rest.
 
-    record   01 | u32 length, current session (length 0: none) | u8 count | archived sessions,
-             each with its u32 length
-    session  parties, ratchet | pending? | u32 length of each receiving chain | the chains |
+    record   02 | u8 count, archived sessions each with its u32 length | current session to the end
+             (nothing: none)
+    session  parties, ratchet | pending? | u16 skipped seeds of each receiving chain | the chains |
              post-quantum state to the end
 
 Numbers are big-endian. Archived sessions stay bytes until one is needed. The first byte is the
-format's version: a later format gets a new number and keeps reading this one.
+format's version: a later format gets a new number and keeps reading this one (see migration.py).
 Knows no message and no flow. Source: facts/signal-session.md section 11.
 """
 
@@ -15,17 +15,17 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from . import post_quantum
-from .double import CHAIN_SIZES, Ratchet, SendingChain
+from . import migration, post_quantum
+from .double import CHAIN_SIZE, SKIPPED_SIZE, Ratchet, SendingChain
 from .errors import CorruptRecord
-from .limits import MAX_ARCHIVED_SESSIONS, MAX_RECEIVING_CHAINS
+from .limits import MAX_ARCHIVED_SESSIONS, MAX_RECEIVING_CHAINS, MAX_SKIPPED_SEEDS
 from .session import Parties, Pending, Session
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _FIXED = struct.Struct(">33s33s33sIIB32sI32s33s32sIB")
 _PENDING = struct.Struct(">BIIIQ1569s")
-_CHAIN_SIZES = tuple(struct.Struct(f">{count}I") for count in range(MAX_RECEIVING_CHAINS + 1))
-_HEAD = struct.Struct(">BI")
+_SKIPPED = tuple(struct.Struct(f">{count}H") for count in range(MAX_RECEIVING_CHAINS + 1))
+_HEAD = struct.Struct(">BB")
 _LENGTH = struct.Struct(">I")
 _BASE_KEY = slice(66, 99)
 
@@ -50,10 +50,11 @@ class SessionRecord:
 
     def to_bytes(self) -> bytes:
         """The record at rest: holds private keys, so it must be sealed before it is stored."""
-        current = b"" if self.current is None else encode_session(self.current)
-        parts = [_HEAD.pack(FORMAT_VERSION, len(current)), current, bytes([len(self.archived)])]
+        parts = [_HEAD.pack(FORMAT_VERSION, len(self.archived))]
         for session in self.archived:
             parts += (_LENGTH.pack(len(session)), session)
+        if self.current is not None:
+            parts.append(encode_session(self.current))
         return b"".join(parts)
 
     @property
@@ -75,6 +76,11 @@ class SessionRecord:
     def is_acknowledged(self) -> bool:
         """Whether the peer has answered on the current session (its messages are type 2)."""
         return self.current is not None and self.current.pending is None
+
+    @property
+    def is_post_quantum(self) -> bool:
+        """Whether messages of the current session go through the post-quantum ratchet."""
+        return self.current is not None and self.current.post_quantum is not post_quantum.DECLINED
 
     def archive(self) -> SessionRecord:
         """Put the current session away: sending needs a new one, receiving still works."""
@@ -133,7 +139,8 @@ def encode_session(session: Session) -> bytes:
     ]
     if pending is not None:
         parts.append(_encode_pending(pending))
-    parts.append(_CHAIN_SIZES[len(chains)].pack(*map(len, chains)))
+    skipped = ((len(chain) - CHAIN_SIZE) // SKIPPED_SIZE for chain in chains)
+    parts.append(_SKIPPED[len(chains)].pack(*skipped))
     parts += chains
     parts.append(session.post_quantum.to_bytes())
     return b"".join(parts)
@@ -150,16 +157,14 @@ def decode_session(data: bytes) -> Session:
     if has_pending:
         pending = _decode_pending(data, at)
         at += _PENDING.size
-    sizes = _CHAIN_SIZES[count].unpack_from(data, at)
-    at += _CHAIN_SIZES[count].size
+    skipped = _SKIPPED[count].unpack_from(data, at)
+    at += _SKIPPED[count].size
     chains = []
-    for size in sizes:
-        if size not in CHAIN_SIZES:
-            raise CorruptRecord("receiving chain has an impossible size")
-        chains.append(data[at : at + size])
-        at += size
-    if at > len(data):
-        raise CorruptRecord("session is truncated")
+    for seeds in skipped:
+        start, at = at, at + CHAIN_SIZE + seeds * SKIPPED_SIZE
+        chains.append(data[start:at])
+    if at > len(data) or (count and max(skipped) > MAX_SKIPPED_SEEDS):
+        raise CorruptRecord("receiving chains out of range")
     return Session(
         Parties(local, remote, base, local_id, remote_id),
         Ratchet(root, previous, SendingChain(*sending), tuple(chains)),
@@ -169,23 +174,21 @@ def decode_session(data: bytes) -> Session:
 
 
 def _decode_record(data: bytes) -> SessionRecord:
-    version, length = _HEAD.unpack_from(data)
+    version, count = _HEAD.unpack_from(data)
+    if version == migration.OLD_VERSION:
+        data = migration.from_version_1(data)
+        version, count = _HEAD.unpack_from(data)
     if version != FORMAT_VERSION:
         raise CorruptRecord("session record has an unknown format version")
-    at = _HEAD.size
-    current = decode_session(data[at : at + length]) if length else None
-    at += length
-    count = data[at]
-    at += 1
-    archived = []
+    at, archived = _HEAD.size, []
     for _ in range(count):
         (size,) = _LENGTH.unpack_from(data, at)
         start = at + _LENGTH.size
         at = start + size
         archived.append(data[start:at])
-    if at != len(data) or count > MAX_ARCHIVED_SESSIONS:
+    if at > len(data) or count > MAX_ARCHIVED_SESSIONS:
         raise CorruptRecord("session record has another length than it says")
-    return SessionRecord(current, tuple(archived))
+    return SessionRecord(decode_session(data[at:]) if at < len(data) else None, tuple(archived))
 
 
 def _encode_pending(pending: Pending) -> bytes:

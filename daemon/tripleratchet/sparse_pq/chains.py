@@ -8,7 +8,7 @@ A message of epoch e is keyed from chain e - 1. At most three chains are kept: t
 one we send on, that one, and (between an encapsulation and the swap of roles) the one after it.
 A chain pair stays bytes, because a message needs one of them at most:
 
-    u32 sent | send (32) | u32 received | receive (32) | skipped keys, ascending: u32 index, key (32)
+    u32 sent | send (32) | u32 received | receive (32) | skipped keys: u32 index, key (32)
 
 Knows no state machine and no wire format. Source: facts/spqr.md section 7.
 """

@@ -1,12 +1,12 @@
 """A post-quantum ratchet at rest, inside a session record.
 
-    01 | flags | state number | u32 epoch | u8 epoch - first | u8 epoch - sending | u8 chain pairs
+    01 | u8 flags, state number | u32 epoch | u8 epoch - first, epoch - sending | u8 chain pairs
        | auth (64) | next root (32) | the pairs | the state's own fields
     pair    [u32 sent | send (32)] if still sent on | u32 received | receive (32)
             | u16 skipped | skipped keys
     chunks  5-byte bitmap of systematic ones | u8 parity indexes, u16 each | data
 
-Numbers are big-endian; the first byte is the form's version. Fields of known size have no length;
+Numbers are big-endian, two in one byte have four bits each; the first byte is the form's version. Fields of known size have no length;
 chunks run to the end. One state has one encoding: what decodes encodes to the same bytes.
 Knows no message.
 """
@@ -44,7 +44,7 @@ from .states import State
 
 _FORM = 1
 _MAX_CHAINS = 4
-_HEAD = struct.Struct(">BBBIBBB64s32s")
+_HEAD = struct.Struct(">BBIBB64s32s")
 _KEYS_SAMPLED = struct.Struct(">I64s96s")
 _HEADER_SENT = struct.Struct(">I64s1152s")
 _CT1_RECEIVED = struct.Struct(">I64s1152s960s")
@@ -63,18 +63,16 @@ Stored = tuple[int, Chains, State]
 
 
 def encode(flags: int, chains: Chains, state: State) -> bytes:
-    """The bytes at rest; `flags` is the caller's, below 128."""
+    """The bytes at rest; `flags` is the caller's, below 8."""
     number, fields = _encode_state(state)
     is_initiator, next_root, first, sending, pairs = chains
     epoch, auth = state[0], state[1]
     parts = [
         _HEAD.pack(
             _FORM,
-            flags << 1 | is_initiator,
-            number,
+            (flags << 1 | is_initiator) << 4 | number,
             epoch,
-            epoch - first,
-            epoch - sending,
+            epoch - first << 4 | epoch - sending,
             len(pairs),
             auth,
             next_root,

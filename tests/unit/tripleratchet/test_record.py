@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 
 import pytest
 import tripleratchet as tr
@@ -17,13 +18,27 @@ _RECORDS = VECTORS / "records"
 
 def test_a_record_in_steady_traffic_is_small() -> None:
     one, other = pair()
-    for _ in range(3):
+    for _ in range(200):
         other.decrypt(one, one.encrypt(other, b"one direction"))
-    assert len(one.records[other.address]) < 500
-    for _ in range(8):
-        other.decrypt(one, one.encrypt(other, b"there"))
-        one.decrypt(other, other.encrypt(one, b"and back"))
-    assert len(one.records[other.address]) < 700
+    assert len(one.records[other.address]) < 750
+    assert len(other.records[one.address]) < 700
+
+
+def test_a_record_in_ping_pong_stays_below_3000_bytes() -> None:
+    """Through two whole epochs, so through every state that ping-pong comes to."""
+    one, other = pair()
+    sizes, states = [], set()
+    for _ in range(90):
+        for sender, receiver in ((one, other), (other, one)):
+            receiver.decrypt(sender, sender.encrypt(receiver, b"text"))
+            sizes.append(len(receiver.records[sender.address]))
+            record = receiver.record(sender)
+            assert record is not None
+            assert record.current is not None
+            states.add(type(record.current.post_quantum.state).__name__)  # type: ignore[attr-defined]
+    assert len(states) >= 8
+    assert max(sizes) < 3_000
+    assert statistics.median(sizes) < 2_300
 
 
 def test_the_first_byte_is_the_format_version() -> None:
