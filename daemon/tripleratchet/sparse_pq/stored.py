@@ -95,10 +95,9 @@ def decode(data: bytes) -> Stored:
 
 
 def _decode(data: bytes) -> Stored:
-    (form, flags, number, epoch, to_first, to_sending, count, auth, next_root) = _HEAD.unpack_from(
-        data
-    )
-    first, sending = epoch - to_first, epoch - to_sending
+    form, kind, epoch, behind, count, auth, next_root = _HEAD.unpack_from(data)
+    flags, number = kind >> 4, kind & 15
+    first, sending = epoch - (behind >> 4), epoch - (behind & 15)
     if form != _FORM or number >= len(_DECODERS):
         raise CorruptRecord("post-quantum state of an unknown form")
     if not (0 <= first <= sending < min(first + count, epoch) and count <= _MAX_CHAINS):
