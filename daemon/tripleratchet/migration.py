@@ -15,7 +15,7 @@ import struct
 
 from .double import CHAIN_SIZE, SKIPPED_SIZE
 from .errors import CorruptRecord
-from .limits import MAX_SKIPPED_SEEDS
+from .limits import MAX_ARCHIVED_SESSIONS, MAX_SKIPPED_SEEDS
 
 OLD_VERSION = 1
 _FIXED_SIZE, _PENDING_FLAG, _CHAIN_COUNT, _PENDING_SIZE = 246, 107, 245, 1590
@@ -30,9 +30,9 @@ def from_version_1(data: bytes) -> bytes:
     for _ in range(count):
         session, at = _sized(data, at)
         archived.append(_session(session))
-    if at != len(data):
+    if at != len(data) or count > MAX_ARCHIVED_SESSIONS:
         raise CorruptRecord("session record has another length than it says")
-    parts = [bytes((2, count))]
+    parts = [bytes((2, count | (0x80 if current else 0)))]
     for session in archived:
         parts += (_LENGTH.pack(len(session)), session)
     return b"".join((*parts, _session(current) if current else b""))

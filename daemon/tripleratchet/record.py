@@ -1,7 +1,7 @@
 """The session record: the current session, the archived ones, and their bytes at rest.
 
-    record   02 | u8 count, archived sessions each with its u32 length | current session to the end
-             (nothing: none)
+    record   02 | u8 count of archived sessions, + 128 if there is a current one
+             | archived sessions, each with its u32 length | current session to the end
     session  parties, ratchet | pending? | u16 skipped seeds of each receiving chain | the chains |
              post-quantum state to the end
 
@@ -26,6 +26,7 @@ _FIXED = struct.Struct(">33s33s33sIIB32sI32s33s32sIB")
 _PENDING = struct.Struct(">BIIIQ1569s")
 _SKIPPED = tuple(struct.Struct(f">{count}H") for count in range(MAX_RECEIVING_CHAINS + 1))
 _HEAD = struct.Struct(">BB")
+_HAS_CURRENT = 0x80
 _LENGTH = struct.Struct(">I")
 _BASE_KEY = slice(66, 99)
 
@@ -50,7 +51,8 @@ class SessionRecord:
 
     def to_bytes(self) -> bytes:
         """The record at rest: holds private keys, so it must be sealed before it is stored."""
-        parts = [_HEAD.pack(FORMAT_VERSION, len(self.archived))]
+        has_current = 0 if self.current is None else _HAS_CURRENT
+        parts = [_HEAD.pack(FORMAT_VERSION, len(self.archived) | has_current)]
         for session in self.archived:
             parts += (_LENGTH.pack(len(session)), session)
         if self.current is not None:
@@ -180,15 +182,16 @@ def _decode_record(data: bytes) -> SessionRecord:
         version, count = _HEAD.unpack_from(data)
     if version != FORMAT_VERSION:
         raise CorruptRecord("session record has an unknown format version")
+    has_current, count = count >= _HAS_CURRENT, count % _HAS_CURRENT
     at, archived = _HEAD.size, []
     for _ in range(count):
         (size,) = _LENGTH.unpack_from(data, at)
         start = at + _LENGTH.size
         at = start + size
         archived.append(data[start:at])
-    if at > len(data) or count > MAX_ARCHIVED_SESSIONS:
+    if at > len(data) or has_current == (at == len(data)) or count > MAX_ARCHIVED_SESSIONS:
         raise CorruptRecord("session record has another length than it says")
-    return SessionRecord(decode_session(data[at:]) if at < len(data) else None, tuple(archived))
+    return SessionRecord(decode_session(data[at:]) if has_current else None, tuple(archived))
 
 
 def _encode_pending(pending: Pending) -> bytes:
