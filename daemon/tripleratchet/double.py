@@ -25,6 +25,11 @@ from .keys import Random
 from .limits import MAX_COUNTER, MAX_RECEIVING_CHAINS, MAX_SKIPPED_SEEDS
 
 _BLOCK = 16
+_CORE = struct.Struct(">32sI32s33s32sI")
+CORE_SIZE = _CORE.size
+"""An encoded core; in it, as they are sent, the previous counter, ratchet key and counter:"""
+PREVIOUS_COUNTER, SENDING_PUBLIC, SENDING_COUNTER = slice(32, 36), slice(68, 101), slice(133, 137)
+_SENDING_KEY = slice(101, 133)
 _CHAIN = struct.Struct(">33s32sI")
 _CHAIN_KEY, _COUNTER = slice(33, 65), slice(65, 69)
 CHAIN_SIZE = _CHAIN.size
@@ -34,9 +39,12 @@ SKIPPED_SIZE = 36
 _SEED, _NEXT = b"\x01", b"\x02"
 
 
-class SendingChain(NamedTuple):
-    """Our ratchet key pair and the chain under it; `counter` messages were sent on it."""
+class Core(NamedTuple):
+    """What a DH step replaces: root key, previous counter, our ratchet key pair, and the chain key
+    under it; `counter` messages were sent on that chain."""
 
+    root_key: bytes
+    previous_counter: int
     private: bytes
     public: bytes
     chain_key: bytes
@@ -44,6 +52,15 @@ class SendingChain(NamedTuple):
 
     def __repr__(self) -> str:
         return keys.hidden(self)
+
+    @classmethod
+    def decode(cls, stored: bytes) -> Core:
+        """Undo encode."""
+        return cls(*_CORE.unpack(stored))
+
+    def encode(self) -> bytes:
+        """At rest: 137 bytes, numbers big-endian."""
+        return _CORE.pack(*self)
 
 
 class ReceivingChain(NamedTuple):
@@ -75,12 +92,11 @@ class ReceivingChain(NamedTuple):
 class Ratchet(NamedTuple):
     """The whole Double Ratchet state of a session.
 
-    `receiving` holds encoded chains, oldest first, at most 5: a message needs one of them at most.
+    `core` is an encoded Core, `receiving` are encoded chains, oldest first, at most 5: a message
+    needs one field of the one or one of the others, and a DH step is rare.
     """
 
-    root_key: bytes
-    previous_counter: int
-    sending: SendingChain
+    core: bytes
     receiving: tuple[bytes, ...]
 
     def __repr__(self) -> str:
@@ -103,14 +119,18 @@ def message_keys(seed: bytes, salt: bytes | None) -> tuple[bytes, bytes, bytes]:
     return okm[:32], okm[32:64], okm[64:]
 
 
-def next_sending(ratchet: Ratchet) -> tuple[Ratchet, bytes]:
-    """Take the seed for the next message to send. Raises InvalidMessage at the last counter."""
-    chain = ratchet.sending
-    if chain.counter >= MAX_COUNTER:
+def next_sending(ratchet: Ratchet) -> tuple[Ratchet, bytes, int]:
+    """Take the seed for the next message to send, and its counter.
+
+    Raises InvalidMessage at the last counter.
+    """
+    core, receiving = ratchet
+    counter = int.from_bytes(core[SENDING_COUNTER], "big")
+    if counter >= MAX_COUNTER:
         raise InvalidMessage("sending chain used up")
-    seed, following = chain_step(chain.chain_key)
-    sent = SendingChain(chain.private, chain.public, following, chain.counter + 1)
-    return Ratchet(ratchet.root_key, ratchet.previous_counter, sent, ratchet.receiving), seed
+    seed, following = chain_step(core[_SENDING_KEY])
+    core = core[: _SENDING_KEY.start] + following + (counter + 1).to_bytes(4, "big")
+    return Ratchet(core, receiving), seed, counter
 
 
 def next_receiving(
@@ -128,11 +148,7 @@ def next_receiving(
     chains = ratchet.receiving
     stored, seed = _take(chains[position], counter, max_jump)
     chains = (*chains[:-1], stored) if is_new else _replaced(chains, position, stored)
-    return (
-        Ratchet(ratchet.root_key, ratchet.previous_counter, ratchet.sending, chains),
-        seed,
-        is_new,
-    )
+    return Ratchet(ratchet.core, chains), seed, is_new
 
 
 def turn(ratchet: Ratchet, random: Random) -> Ratchet:
@@ -141,13 +157,13 @@ def turn(ratchet: Ratchet, random: Random) -> Ratchet:
     Kept apart from the first half so that a forged message, tried on every session, buys neither
     a key pair nor randomness.
     """
-    old, ratchet_key = ratchet.sending, ratchet.receiving[-1][: keys.PUBLIC_KEY_SIZE]
+    old, ratchet_key = Core.decode(ratchet.core), ratchet.receiving[-1][: keys.PUBLIC_KEY_SIZE]
     private, public = keys.generate(random)
-    root_key, chain_key = root_step(ratchet.root_key, keys.agree(private, ratchet_key))
+    root_key, chain_key = root_step(old.root_key, keys.agree(private, ratchet_key))
     # One less than what was sent; peers ignore it on receipt (section 7).
     previous_counter = max(old.counter - 1, 0)
-    sending = SendingChain(private, public, chain_key, 0)
-    return Ratchet(root_key, previous_counter, sending, ratchet.receiving)
+    core = Core(root_key, previous_counter, private, public, chain_key, 0)
+    return Ratchet(core.encode(), ratchet.receiving)
 
 
 def encrypt_block(key: bytes, iv: bytes, plaintext: bytes) -> bytes:
@@ -179,12 +195,10 @@ def _replaced(chains: tuple[bytes, ...], position: int, stored: bytes) -> tuple[
 
 
 def _add_receiving(ratchet: Ratchet, ratchet_key: bytes) -> Ratchet:
-    shared = keys.agree(ratchet.sending.private, ratchet_key)
-    root_key, chain_key = root_step(ratchet.root_key, shared)
+    core = Core.decode(ratchet.core)
+    root_key, chain_key = root_step(core.root_key, keys.agree(core.private, ratchet_key))
     chains = (*ratchet.receiving, ReceivingChain(ratchet_key, chain_key, 0, b"").encode())
-    return Ratchet(
-        root_key, ratchet.previous_counter, ratchet.sending, chains[-MAX_RECEIVING_CHAINS:]
-    )
+    return Ratchet(core._replace(root_key=root_key).encode(), chains[-MAX_RECEIVING_CHAINS:])
 
 
 def _take(stored: bytes, counter: int, max_jump: int) -> tuple[bytes, bytes]:

@@ -18,7 +18,7 @@ from .messages import CiphertextMessage, MessageType, PreKeySignalMessage, Signa
 from .party import LocalParty, check_trust
 from .prekeys import NeededPreKeys, PreKeys, UsedPreKeys
 from .record import SessionRecord
-from .session import Parties, Session
+from .session import REMOTE, Parties, Session
 
 _CURRENT = -1
 _SIGNAL, _PRE_KEY = MessageType.SIGNAL.value, MessageType.PRE_KEY.value
@@ -108,11 +108,12 @@ def _decrypt_signal(
             raise  # the answer, whichever session gives it (section 10.2)
         except RatchetError:
             continue
-        check_trust(opened.parties.remote_identity, trusted_identity)
+        identity = opened.parties[REMOTE]
+        check_trust(identity, trusted_identity)
         following = (
             record.with_current(opened) if position < 0 else record.promote(opened, position)
         )
-        return Decrypted(following, plaintext, opened.parties.remote_identity, None)
+        return Decrypted(following, plaintext, identity, None)
     raise InvalidMessage("no session decrypts this message")
 
 
@@ -139,7 +140,7 @@ def _decrypt_pre_key(
         raise InvalidMessage("session does not decrypt this message") from None
     # The session's identity key, not the message's: on a repeated first message nothing
     # authenticates the latter, and a relay could plant a key of its own there.
-    authenticated = opened.parties.remote_identity
+    authenticated = opened.parties[REMOTE]
     return Decrypted(promoted.with_current(opened), plaintext, authenticated, used)
 
 

@@ -76,9 +76,9 @@ class SignalMessage(NamedTuple):
             parts = _read_any(data[:-MAC_SIZE])
         return cls(*parts, data[:-MAC_SIZE], data[-MAC_SIZE:])
 
-    def verify(self, mac_key: bytes, sender: bytes, receiver: bytes) -> bool:
-        """Whether the MAC is right for these two identity keys (33 bytes each)."""
-        expected = _mac(mac_key, sender, receiver, self.authenticated)
+    def verify(self, mac_key: bytes, identities: bytes) -> bool:
+        """Whether the MAC is right; `identities` are sender's and receiver's keys (66 bytes)."""
+        expected = _mac(mac_key, identities, self.authenticated)
         return hmac.compare_digest(expected, self.mac)
 
 
@@ -127,8 +127,7 @@ def _read_any(data: bytes) -> _Parts:
 
 def build_signal_message(
     mac_key: bytes,
-    sender: bytes,
-    receiver: bytes,
+    identities: bytes,
     *,
     ratchet_key: bytes,
     counter: int,
@@ -137,7 +136,10 @@ def build_signal_message(
     pq_ratchet: bytes,
     addresses: bytes | None,
 ) -> bytes:
-    """The bytes of a type 2 message, MAC included; an empty `pq_ratchet` is left out."""
+    """The bytes of a type 2 message, MAC included; an empty `pq_ratchet` is left out.
+
+    `identities` are the sender's and the receiver's key, 33 bytes each.
+    """
     # Tags are constants below 0x80; counter and previous counter are written even when 0.
     authenticated = (
         b"\x44\x0a\x21%b\x10%b\x18%b\x22%b%b"
@@ -151,7 +153,7 @@ def build_signal_message(
         + (bytes_field(5, pq_ratchet) if pq_ratchet else b"")
         + (bytes_field(6, addresses) if addresses is not None else b"")
     )
-    return authenticated + _mac(mac_key, sender, receiver, authenticated)
+    return authenticated + _mac(mac_key, identities, authenticated)
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -230,5 +232,5 @@ def _version(data: bytes) -> int:
     return version
 
 
-def _mac(mac_key: bytes, sender: bytes, receiver: bytes, authenticated: bytes) -> bytes:
-    return kdf.mac(mac_key, sender + receiver + authenticated)[:MAC_SIZE]
+def _mac(mac_key: bytes, identities: bytes, authenticated: bytes) -> bytes:
+    return kdf.mac(mac_key, identities + authenticated)[:MAC_SIZE]

@@ -15,7 +15,7 @@ from .messages import CiphertextMessage
 from .party import LocalParty, check_trust
 from .prekeys import PreKeyBundle
 from .record import SessionRecord
-from .session import Parties, Pending
+from .session import REMOTE, Parties, Pending
 
 
 def process_bundle(
@@ -97,7 +97,7 @@ def encrypt(
     following, message = session.seal(
         current, plaintext, local=local.address, remote=remote, random=random
     )
-    check_trust(current.parties.remote_identity, trusted_identity)
+    check_trust(current.parties[REMOTE], trusted_identity)
     return record.with_current(following), message
 
 

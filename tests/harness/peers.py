@@ -104,6 +104,18 @@ class Party:
         fields = {"type": message["type"], "ct": message["ct"]}
         return bytes.fromhex(self.call("decrypt", **{"from": other.address}, **fields)["pt"])
 
+    def encrypt_many(self, other: Party, plaintexts: list[bytes]) -> list[dict[str, Any]]:
+        """Messages for `other`, in order."""
+        texts = [plaintext.hex() for plaintext in plaintexts]
+        messages: list[dict[str, Any]]
+        messages = self.call("encryptMany", to=other.address, pts=texts)["out"]
+        return messages
+
+    def decrypt_many(self, other: Party, messages: list[dict[str, Any]]) -> list[bytes | str]:
+        """What each message opens to, or the verdict on it."""
+        answers = self.call("decryptMany", **{"from": other.address}, cts=messages)["out"]
+        return [bytes.fromhex(each["pt"]) if "pt" in each else each["err"] for each in answers]
+
 
 @contextlib.contextmanager
 def running(command: list[str], folder: Path | None = None) -> Iterator[Peer]:

@@ -6,9 +6,9 @@
             | u16 skipped | skipped keys
     chunks  5-byte bitmap of systematic ones | u8 parity indexes, u16 each | data
 
-Numbers are big-endian, two in one byte have four bits each; the first byte is the form's version. Fields of known size have no length;
-chunks run to the end. One state has one encoding: what decodes encodes to the same bytes.
-Knows no message.
+Numbers are big-endian, two in one byte have four bits each; the first byte is the form's version.
+Fields of known size have no length; chunks run to the end. One state has one encoding: what
+decodes encodes to the same bytes. Knows no message.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ _CT2_SAMPLED = struct.Struct(">I160s")
 _HEADER = struct.Struct(">64s")
 _NOTHING = struct.Struct(">")
 _BITMAP_SIZE = 5
+_NONE_KEPT = bytes(2)
 
 
 Stored = tuple[int, Chains, State]
@@ -79,9 +80,13 @@ def encode(flags: int, chains: Chains, state: State) -> bytes:
         )
     ]
     for at, pair in enumerate(pairs, first):
-        kept = pair[KEPT_AT:]
-        start = SENDING_SIZE if at < sending else 0
-        parts += (pair[start:KEPT_AT], (len(kept) // KEPT_SIZE).to_bytes(2, "big"), kept)
+        part = pair if at >= sending else pair[SENDING_SIZE:]
+        if len(pair) == KEPT_AT:
+            parts += (part, _NONE_KEPT)
+        else:
+            count = (len(pair) - KEPT_AT) // KEPT_SIZE
+            split = len(part) - count * KEPT_SIZE
+            parts += (part[:split], count.to_bytes(2, "big"), part[split:])
     parts.append(fields)
     return b"".join(parts)
 
@@ -104,25 +109,27 @@ def _decode(data: bytes) -> Stored:
         raise CorruptRecord("post-quantum chains out of range")
     pairs, at = [], _HEAD.size
     for position in range(first, first + count):
+        size = KEPT_AT if position >= sending else KEPT_AT - SENDING_SIZE
+        end = at + size
+        kept_at, pair = end + 2, data[at:end]
         if position < sending:
-            pair, at = _decode_pair(data, at, KEPT_AT - SENDING_SIZE)
             pair = ENDED + pair
-        else:
-            pair, at = _decode_pair(data, at, KEPT_AT)
+        at = kept_at
+        if data[end:kept_at] != _NONE_KEPT:
+            kept, at = _decode_kept(data, end)
+            pair += kept
         pairs.append(pair)
     chains = Chains(bool(flags & 1), next_root, first, sending, tuple(pairs))
     return flags >> 1, chains, _DECODERS[number](epoch, auth, data, at)
 
 
-def _decode_pair(data: bytes, at: int, size: int) -> tuple[bytes, int]:
-    end = at + size + 2
-    kept = int.from_bytes(data[end - 2 : end], "big")
-    if kept == 0 and end <= len(data):
-        return data[at : end - 2], end
-    last = end + kept * KEPT_SIZE
-    if kept > MAX_KEPT_KEYS or last > len(data):
+def _decode_kept(data: bytes, at: int) -> tuple[bytes, int]:
+    start = at + len(_NONE_KEPT)
+    count = int.from_bytes(data[at:start], "big")
+    end = start + count * KEPT_SIZE
+    if not 0 < count <= MAX_KEPT_KEYS or end > len(data):
         raise CorruptRecord("post-quantum chains are truncated")
-    return data[at : end - 2] + data[end:last], last
+    return data[start:end], end
 
 
 def _encode_state(state: State) -> tuple[int, bytes]:
