@@ -78,6 +78,27 @@ def test_a_record_of_format_1_is_still_readable() -> None:
     record = one.record(other)
     assert record is not None
     assert len(record.archived) == 1
+    assert not record.is_post_quantum
+    assert record.to_bytes()[0] == record_module.FORMAT_VERSION
+
+
+def test_a_record_of_format_2_is_still_readable() -> None:
+    """The same with the post-quantum ratchet, in its second epoch."""
+    one = Device.create("9d0652a3-dcc3-4d11-975f-74d61598733f", seed=11)
+    other = Device.create("6838237d-02f6-4098-b110-698253d15961", seed=11)
+    one.records[other.address] = unhex((_RECORDS / "v2-us.hex").read_text())
+    other.records[one.address] = unhex((_RECORDS / "v2-peer.hex").read_text())
+    for device, peer in ((one, other), (other, one)):
+        record = device.record(peer)
+        assert record is not None
+        assert record.to_bytes() == device.records[peer.address]
+        device.random = random.Random("after the restore").randbytes  # never draw old keys again
+    under_way = [
+        tr.CiphertextMessage(2, unhex(line))
+        for line in (_RECORDS / "v2-under-way.hex").read_text().split()
+    ]
+    assert [other.decrypt(one, message) for message in under_way] == [b"late", b"newest"]
+    assert one.decrypt(other, other.encrypt(one, b"answer")) == b"answer"
 
 
 def test_a_pending_record_of_format_1_is_still_readable() -> None:
