@@ -41,9 +41,9 @@ class NoHeaderReceived(NamedTuple):
     def __repr__(self) -> str:
         return hidden(self)
 
-    def header(self, index: int, chunk: bytes) -> NoHeaderReceived | HeaderReceived:
+    def header(self, index: int, data: bytes) -> NoHeaderReceived | HeaderReceived:
         """A chunk of the header. Raises InvalidMessage when it completes to an unauthentic one."""
-        chunks = self.chunks.add(index, chunk, HEADER_CHUNKS)
+        chunks = self.chunks.add(index, data, HEADER_CHUNKS)
         message = chunks.message(HEADER_CHUNKS)
         if message is None:
             return NoHeaderReceived(self.epoch, self.auth, chunks)
@@ -90,20 +90,20 @@ class Ct1Sampled(NamedTuple):
         epoch, auth, header, message, ct1, counter, chunks = self
         return Ct1Sampled(epoch, auth, header, message, ct1, counter + 1, chunks)
 
-    def ek(self, index: int, chunk: bytes) -> Ct1Sampled | EkReceivedCt1Sampled:
+    def ek(self, index: int, data: bytes) -> Ct1Sampled | EkReceivedCt1Sampled:
         """A chunk of the ek vector. Raises InvalidMessage when it completes to a wrong one."""
         epoch, auth, header, message, ct1, counter, chunks = self
-        chunks = chunks.add(index, chunk, EK_CHUNKS)
+        chunks = chunks.add(index, data, EK_CHUNKS)
         ek = chunks.message(EK_CHUNKS)
         if ek is None:
             return Ct1Sampled(epoch, auth, header, message, ct1, counter, chunks)
         ct2 = _complete(epoch, auth, header, message, ct1, ek)
         return EkReceivedCt1Sampled(epoch, auth, ct1, counter, ct2)
 
-    def ek_ack(self, index: int, chunk: bytes) -> Ct1Acknowledged | Ct2Sampled:
+    def ek_ack(self, index: int, data: bytes) -> Ct1Acknowledged | Ct2Sampled:
         """The same, and the peer has all of ct1. Raises InvalidMessage likewise."""
         epoch, auth, header, message, _, _, chunks = self
-        return Ct1Acknowledged(epoch, auth, header, message, chunks).ek(index, chunk)
+        return Ct1Acknowledged(epoch, auth, header, message, chunks).ek(index, data)
 
 
 class EkReceivedCt1Sampled(NamedTuple):
@@ -142,10 +142,10 @@ class Ct1Acknowledged(NamedTuple):
     def __repr__(self) -> str:
         return hidden(self)
 
-    def ek(self, index: int, chunk: bytes) -> Ct1Acknowledged | Ct2Sampled:
+    def ek(self, index: int, data: bytes) -> Ct1Acknowledged | Ct2Sampled:
         """A chunk of the ek vector. Raises InvalidMessage when it completes to a wrong one."""
         epoch, auth, header, message, chunks = self
-        chunks = chunks.add(index, chunk, EK_CHUNKS)
+        chunks = chunks.add(index, data, EK_CHUNKS)
         ek = chunks.message(EK_CHUNKS)
         if ek is None:
             return Ct1Acknowledged(epoch, auth, header, message, chunks)

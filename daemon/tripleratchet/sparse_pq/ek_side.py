@@ -19,7 +19,7 @@ from ..errors import InvalidMessage
 from ..keys import Random, hidden
 from . import authenticator, kem
 from .authenticator import epoch_secret
-from .erasure import Chunks
+from .erasure import Chunks, chunk
 from .limits import CHUNK_SIZE, CT1_SIZE, CT2_SIZE, MAC_SIZE, SEED_SIZE
 
 CT1_CHUNKS = CT1_SIZE // CHUNK_SIZE
@@ -36,15 +36,16 @@ class KeysUnsampled(NamedTuple):
         return hidden(self)
 
     def sample(self, random: Random) -> KeysSampled:
-        """Draw a key pair; its header is what will be sent first."""
-        seed = random(SEED_SIZE)
-        header, _ = kem.key_pair(seed)
-        mac = authenticator.header_mac(self.auth, self.epoch, header)
-        return KeysSampled(self.epoch, self.auth, seed, header + mac, 0)
+        """Draw the seed of a key pair; its header is what will be sent first."""
+        return KeysSampled(self.epoch, self.auth, random(SEED_SIZE), b"", 0)
 
 
 class KeysSampled(NamedTuple):
-    """Sending the header (with its MAC, 96 bytes); `counter` is the next chunk."""
+    """Sending the header (with its MAC, 96 bytes); `counter` is the next chunk.
+
+    The header is empty at first: its first chunk is rho, which takes one hash, and a key pair takes
+    a third of a first contact. Many a conversation is one message long.
+    """
 
     epoch: int
     auth: bytes
@@ -55,15 +56,21 @@ class KeysSampled(NamedTuple):
     def __repr__(self) -> str:
         return hidden(self)
 
-    def sent(self) -> KeysSampled:
-        """One chunk further."""
-        return KeysSampled(self.epoch, self.auth, self.seed, self.header, self.counter + 1)
+    def send(self) -> tuple[KeysSampled, bytes]:
+        """One chunk further, and that chunk."""
+        epoch, auth, seed, header, counter = self
+        if counter == 0:
+            return KeysSampled(epoch, auth, seed, header, 1), kem.first_header_chunk(seed)
+        if not header:
+            header, _ = kem.key_pair(seed)
+            header += authenticator.header_mac(auth, epoch, header)
+        return KeysSampled(epoch, auth, seed, header, counter + 1), chunk(header, counter)
 
-    def ct1(self, index: int, chunk: bytes) -> HeaderSent:
+    def ct1(self, index: int, data: bytes) -> HeaderSent:
         """The first chunk of ct1: the peer has the header."""
         _, ek = kem.key_pair(self.seed)
         return HeaderSent(
-            self.epoch, self.auth, self.seed, ek, 0, Chunks().add(index, chunk, CT1_CHUNKS)
+            self.epoch, self.auth, self.seed, ek, 0, Chunks().add(index, data, CT1_CHUNKS)
         )
 
 
@@ -85,10 +92,10 @@ class HeaderSent(NamedTuple):
         epoch, auth, seed, ek, counter, chunks = self
         return HeaderSent(epoch, auth, seed, ek, counter + 1, chunks)
 
-    def ct1(self, index: int, chunk: bytes) -> HeaderSent | Ct1Received:
+    def ct1(self, index: int, data: bytes) -> HeaderSent | Ct1Received:
         """A chunk of ct1; the ek vector goes on where it was."""
         epoch, auth, seed, ek, counter, chunks = self
-        chunks = chunks.add(index, chunk, CT1_CHUNKS)
+        chunks = chunks.add(index, data, CT1_CHUNKS)
         ct1 = chunks.message(CT1_CHUNKS)
         if ct1 is None:
             return HeaderSent(epoch, auth, seed, ek, counter, chunks)
@@ -113,9 +120,9 @@ class Ct1Received(NamedTuple):
         epoch, auth, seed, ek, counter, ct1 = self
         return Ct1Received(epoch, auth, seed, ek, counter + 1, ct1)
 
-    def ct2(self, index: int, chunk: bytes) -> EkSentCt1Received:
+    def ct2(self, index: int, data: bytes) -> EkSentCt1Received:
         """The first chunk of ct2: the peer has the ek vector."""
-        chunks = Chunks().add(index, chunk, CT2_CHUNKS)
+        chunks = Chunks().add(index, data, CT2_CHUNKS)
         return EkSentCt1Received(self.epoch, self.auth, self.seed, self.ct1, chunks)
 
 
@@ -131,10 +138,10 @@ class EkSentCt1Received(NamedTuple):
     def __repr__(self) -> str:
         return hidden(self)
 
-    def ct2(self, index: int, chunk: bytes) -> EkSentCt1Received | Completed:
+    def ct2(self, index: int, data: bytes) -> EkSentCt1Received | Completed:
         """A chunk of ct2. Raises InvalidMessage when it completes to something unauthentic."""
         epoch, auth, seed, ct1, chunks = self
-        chunks = chunks.add(index, chunk, CT2_CHUNKS)
+        chunks = chunks.add(index, data, CT2_CHUNKS)
         message = chunks.message(CT2_CHUNKS)
         if message is None:
             return EkSentCt1Received(epoch, auth, seed, ct1, chunks)

@@ -30,6 +30,11 @@ def key_pair(seed: bytes) -> tuple[bytes, bytes]:
     return ek[EK_SIZE:] + sha3_256(ek).digest(), ek[:EK_SIZE]
 
 
+def first_header_chunk(seed: bytes) -> bytes:
+    """The first 32 bytes of the header (rho) without making the key pair."""
+    return sha3_512(seed[:32] + bytes((RANK,))).digest()[:32]
+
+
 def decapsulate(seed: bytes, ciphertext: bytes) -> bytes:
     """The shared secret (32 bytes) of ct1 || ct2; a wrong ciphertext gives an unrelated one."""
     return MLKEM768PrivateKey.from_seed_bytes(seed).decapsulate(ciphertext)

@@ -63,7 +63,8 @@ def send(state: State, random: Random) -> Sent:
     """What this state says with the next message."""
     match state:
         case KeysSampled():
-            return state.sent(), HEADER, state.counter, chunk(state.header, state.counter), None
+            following, data = state.send()
+            return following, HEADER, state.counter, data, None
         case HeaderSent():
             return state.sent(), EK, state.counter, chunk(state.ek, state.counter), None
         case Ct1Received():

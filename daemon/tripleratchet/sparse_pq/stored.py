@@ -39,13 +39,14 @@ from .ek_side import (
     KeysUnsampled,
 )
 from .erasure import Chunks
-from .limits import CHUNK_SIZE, MAX_KEPT_KEYS
+from .limits import CHUNK_SIZE, HEADER_SIZE, MAC_SIZE, MAX_KEPT_KEYS
 from .states import State
 
 _FORM = 1
 _MAX_CHAINS = 4
 _HEAD = struct.Struct(">BBIBB64s32s")
-_KEYS_SAMPLED = struct.Struct(">I64s96s")
+_KEYS_SAMPLED = struct.Struct(">I64s")
+_WHOLE_HEADER = HEADER_SIZE + MAC_SIZE
 _HEADER_SENT = struct.Struct(">I64s1152s")
 _CT1_RECEIVED = struct.Struct(">I64s1152s960s")
 _EK_SENT = struct.Struct(">64s960s")
@@ -137,7 +138,7 @@ def _encode_state(state: State) -> tuple[int, bytes]:
         case KeysUnsampled():
             return 0, b""
         case KeysSampled(_, _, seed, header, counter):
-            return 1, _KEYS_SAMPLED.pack(counter, seed, header)
+            return 1, _KEYS_SAMPLED.pack(counter, seed) + header
         case HeaderSent(_, _, seed, ek, counter, chunks):
             return 2, _HEADER_SENT.pack(counter, seed, ek) + _encode_chunks(chunks)
         case Ct1Received(_, _, seed, ek, counter, ct1):
@@ -166,7 +167,10 @@ def _keys_unsampled(epoch: int, auth: bytes, data: bytes, at: int) -> State:
 
 
 def _keys_sampled(epoch: int, auth: bytes, data: bytes, at: int) -> State:
-    counter, seed, header = _whole(_KEYS_SAMPLED, data, at)
+    counter, seed = _KEYS_SAMPLED.unpack_from(data, at)
+    header = data[at + _KEYS_SAMPLED.size :]
+    if len(header) not in (0, _WHOLE_HEADER):
+        raise CorruptRecord("post-quantum state has another length than it says")
     return KeysSampled(epoch, auth, seed, header, counter)
 
 
