@@ -141,7 +141,11 @@ def next_receiving(
     The flag says that the ratchet key is new: turn() must follow. Raises DuplicatedMessage,
     InvalidMessage (too far ahead), InvalidKeyAgreement.
     """
-    position = _position(ratchet.receiving, ratchet_key)
+    core, chains = ratchet
+    if chains and chains[-1].startswith(ratchet_key):  # nearly always: the newest chain
+        stored, seed = _take(chains[-1], counter, max_jump)
+        return Ratchet(core, (*chains[:-1], stored)), seed, False
+    position = _position(chains, ratchet_key)
     is_new = position < 0
     if is_new:
         ratchet = _add_receiving(ratchet, ratchet_key)

@@ -7,7 +7,7 @@ Source: facts/signal-session.md section 10.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import keys, pqxdh, session
 from .address import Address
@@ -24,8 +24,7 @@ _CURRENT = -1
 _SIGNAL, _PRE_KEY = MessageType.SIGNAL.value, MessageType.PRE_KEY.value
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Decrypted:
+class Decrypted(NamedTuple):
     """A decrypted message and what to store with it.
 
     `remote_identity` is the key to remember for this address; `used` is set when the message
@@ -36,6 +35,9 @@ class Decrypted:
     plaintext: bytes
     remote_identity: bytes
     used: UsedPreKeys | None
+
+    def __repr__(self) -> str:
+        return keys.hidden(self)
 
 
 def decrypt(
