@@ -94,19 +94,37 @@ class Sender:
             raise InvalidRequest("time to live", field="time_to_live", limit=limit)
         if not self._state.sessions.devices(account_id):
             await self._introduce(account_id)
+        expires_ms = self._now_ms() + int(time_to_live * 1000)
+        submission = mailbox_pb2.Submission(
+            message_id=payload.message_id,
+            recipient_account_id=account_id,
+            receipt_wanted=not ephemeral,
+            ephemeral=ephemeral,
+        )
+        submission.expire_time.FromMilliseconds(expires_ms)
+        try:
+            await self._seal_once(submission, payload, answered, committed)
+        except SessionNotFound:
+            await self._start_afresh(account_id)
+            try:
+                await self._seal_once(submission, payload, answered, committed)
+            except SessionNotFound:
+                raise DevicesChanged("the recipient has no usable device") from None
+
+    async def _seal_once(
+        self,
+        submission: mailbox_pb2.Submission,
+        payload: content_pb2.Payload,
+        answered: asyncio.Future[None] | None,
+        committed: Callable[[Waiting], None],
+    ) -> None:
         entry: Waiting | None = None
         try:
             async with self._state.turn():
-                plaintext, envelopes = await self._encrypt(account_id, payload)
-                submission = mailbox_pb2.Submission(
-                    message_id=payload.message_id,
-                    recipient_account_id=account_id,
-                    envelopes=envelopes,
-                    receipt_wanted=not ephemeral,
-                    ephemeral=ephemeral,
+                plaintext, envelopes = self._state.encrypt(
+                    submission.recipient_account_id, payload, self._now_ms()
                 )
-                expires_ms = self._now_ms() + int(time_to_live * 1000)
-                submission.expire_time.FromMilliseconds(expires_ms)
+                submission.envelopes.extend(envelopes)
                 entry = Waiting(submission, plaintext, answered)
                 self._state.outbox.add(entry)
         finally:
@@ -114,21 +132,11 @@ class Sender:
                 entry.is_durable = True
                 committed(entry)
 
-    async def _encrypt(
-        self, account_id: bytes, payload: content_pb2.Payload
-    ) -> tuple[bytes, list[mailbox_pb2.DeviceEnvelope]]:
-        now_ms = self._now_ms()
-        try:
-            return self._state.encrypt(account_id, payload, now_ms)
-        except SessionNotFound:
-            # Never answered in 30 days: the pre-keys it was made from are gone. Start afresh.
+    async def _start_afresh(self, account_id: bytes) -> None:
+        # A session that was never answered in 30 days: the pre-keys it was made from are gone.
+        async with self._state.turn():
             self._state.sessions.archive(account_id, self._state.sessions.devices(account_id))
-        bundles = await self._relay.fetch_bundles(keys_pb2.BundleTarget(account_id=account_id))
-        self._start_sessions(bundles)
-        try:
-            return self._state.encrypt(account_id, payload, now_ms)
-        except SessionNotFound:
-            raise DevicesChanged("the recipient has no usable device") from None
+        await self._introduce(account_id)
 
     async def _introduce(self, account_id: bytes) -> None:
         bundles = await self._relay.fetch_bundles(keys_pb2.BundleTarget(account_id=account_id))
