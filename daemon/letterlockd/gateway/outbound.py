@@ -160,8 +160,8 @@ class Outbound(Owner):
 
     def without_session(self, work: OutgoingWork) -> None:
         """Open sessions anew, with the bundles that came or with fresh ones."""
-        if work.bundles is not None:
-            work.force_establish = True
+        if work.introduction is not None:
+            work.introduction.anew = True
             self._put(work)
         elif work.user is not None:
             self._first_contacts.add_known(work, work.user)

@@ -34,7 +34,7 @@ from letterlockd.records.v1 import inbox_pb2
 from letterlockd.records.v1 import jobs_pb2 as jobs
 from letterlockd.store.port import ABSENT, Check, CommitConflict, Put
 
-__all__ = ["Answered", "Letter", "OutgoingWork", "Owner", "establish", "submission"]
+__all__ = ["Answered", "Introduction", "Letter", "OutgoingWork", "Owner", "establish", "submission"]
 
 _BAD_PRE_KEYS = frozenset(
     {
@@ -73,6 +73,21 @@ class Letter:
     day_key: bytes = field(repr=False)
 
 
+@dataclass(slots=True)
+class Introduction:
+    """A recipient's bundles, shared by the messages that waited for them. Used once: each holds
+    one-time keys, with which a second session cannot be opened. `anew`: also where the
+    conversation is known, because none of its sessions can send."""
+
+    bundles: keys_pb2.AccountBundles
+    anew: bool = False
+    used: bool = False
+
+    def is_due(self, known: bool) -> bool:
+        """Whether the next turn has to open sessions."""
+        return not self.used and (self.anew or not known)
+
+
 class Owner:
     """Who admitted the message: told once when it is answered, and asked when a turn shows that it
     cannot go on as it is."""
@@ -103,9 +118,8 @@ class OutgoingWork(Work):
         "_opens",
         "_owner",
         "_parted",
-        "bundles",
         "contact",
-        "force_establish",
+        "introduction",
         "letter",
         "outcome",
     )
@@ -115,8 +129,7 @@ class OutgoingWork(Work):
         super().__init__(number, ConversationId(b""), None, letter.day, letter.day_key)
         self.letter = letter
         self.contact: Contact | None = None
-        self.bundles: keys_pb2.AccountBundles | None = None
-        self.force_establish = False
+        self.introduction: Introduction | None = None
         self.outcome: messaging_pb2.SendResult | None = None
         self._answer = answer
         self._owner = owner
@@ -139,13 +152,15 @@ class OutgoingWork(Work):
 
     def plan(self, task: jobs.ConversationTask, known: bool) -> int:
         """Encrypt; on first contact open sessions before."""
-        self._opens = self.bundles is not None and (self.force_establish or not known)
+        introduction = self.introduction
+        self._opens = introduction is not None and introduction.is_due(known)
         if not known and not self._opens:
-            self.refuse(refuse(errors_pb2.ERROR_REASON_UNKNOWN_RECIPIENT, "no such user"))
+            self.refuse(_unknown() if introduction is None else _bad_pre_keys())
         if self.outcome is not None:
             return 0
-        if self._opens and self.bundles is not None:
-            establish(task.steps.add().establish, self.bundles)
+        if self._opens and introduction is not None:
+            introduction.used = True
+            establish(task.steps.add().establish, introduction.bundles)
         step = task.steps.add().encrypt
         step.payload = self.letter.payload
         step.content_context = self.conversation + self.letter.message_id
@@ -177,6 +192,7 @@ class OutgoingWork(Work):
 
     def failed(self, error: LetterlockError) -> bool:
         """Refused: the caller may repeat it under the same key."""
+        self._take_introduction_back()
         if not self._parted:
             self.refuse(of_error(error))
         return False
@@ -187,6 +203,7 @@ class OutgoingWork(Work):
 
     async def conflicted(self, conflict: CommitConflict) -> None:
         """Give the first outcome."""
+        self._take_introduction_back()
         await self._owner.seen_before(self)
 
     def accept(self, message_id: MessageId, accept_ms: int, *, repeated: bool) -> None:
@@ -221,16 +238,21 @@ class OutgoingWork(Work):
 
     def _settle_failure(self, results: Sequence[jobs.StepResult], draft: Draft) -> None:
         name = next(result.failure.name for result in results if result.HasField("failure"))
-        if name == _NO_SESSION and not self._opens:
+        introduction = self.introduction
+        if name == _NO_SESSION and (introduction is None or not introduction.used):
             self.user = draft.user
             self._parted = True
             self._owner.without_session(self)
         elif name in _BAD_PRE_KEYS or name == _NO_SESSION:
-            bad = errors_pb2.ERROR_REASON_BAD_PRE_KEYS
-            self.refuse(refuse(bad, "the recipient's pre-keys do not verify"))
+            self.refuse(_bad_pre_keys())
         else:
             internal = errors_pb2.ERROR_REASON_INTERNAL
             self.refuse(refuse(internal, "internal error", retry_after_ms=1_000))
+
+    def _take_introduction_back(self) -> None:
+        """The turn that opened sessions did not happen: another one may."""
+        if self._opens and self.introduction is not None:
+            self.introduction.used = False
 
     def _idempotency(self) -> bytes:
         letter = self.letter
@@ -265,6 +287,15 @@ class OutgoingWork(Work):
             sealed_payload=encrypted.sealed_payload,
             expire_ms=letter.expire_ms,
         )
+
+
+def _unknown() -> errors_pb2.Refusal:
+    return refuse(errors_pb2.ERROR_REASON_UNKNOWN_RECIPIENT, "no such user")
+
+
+def _bad_pre_keys() -> errors_pb2.Refusal:
+    bad = errors_pb2.ERROR_REASON_BAD_PRE_KEYS
+    return refuse(bad, "the recipient's pre-keys do not verify")
 
 
 def establish(step: jobs.Establish, bundles: keys_pb2.AccountBundles) -> None:
