@@ -16,7 +16,7 @@ from letterlock.v1 import messaging_pb2
 
 from tests.harness.supervised import Daemon
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 30
 STATUS = messaging_pb2.MessageStatus
 ACCEPTED = STATUS.MESSAGE_STATUS_ACCEPTED
 SENT = STATUS.MESSAGE_STATUS_SENT
