@@ -73,7 +73,8 @@ class Sessions:
                 self._identities[name[len(PEER) :]] = value
             elif name.startswith(SESSION):
                 account_id, device = name[len(SESSION) : -1], name[-1]
-                self._devices(account_id)[device] = SessionRecord.from_bytes(value)
+                record = SessionRecord.from_bytes(value)
+                self._records.setdefault(account_id, {})[device] = record
 
     def devices(self, account_id: bytes) -> list[int]:
         """The devices of an account that can be encrypted for now."""
@@ -216,18 +217,16 @@ class Sessions:
         self._rows.put(PEER + account_id, identity)
 
     def _put(self, peer: Peer, record: SessionRecord) -> None:
-        self._devices(peer[0])[peer[1]] = record
+        self._records.setdefault(peer[0], {})[peer[1]] = record
+        self._addresses[peer] = self._address(peer)
         self._changed.add(peer)
 
     def _devices(self, account_id: bytes) -> dict[int, SessionRecord]:
-        return self._records.setdefault(account_id, {})
+        # A sender whose message does not open leaves nothing behind, or strangers fill the memory.
+        return self._records.get(account_id, {})
 
     def _address(self, peer: Peer) -> Address:
-        address = self._addresses.get(peer)
-        if address is None:
-            address = Address(ratchet_name(peer[0]), peer[1])
-            self._addresses[peer] = address
-        return address
+        return self._addresses.get(peer) or Address(ratchet_name(peer[0]), peer[1])
 
 
 def _row(account_id: bytes, device: int) -> bytes:
