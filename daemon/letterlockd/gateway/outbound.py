@@ -38,7 +38,7 @@ from letterlockd.model.ids import (
 from letterlockd.model.sender import Sender
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.sealing.keyring import DAY_MS, Keyring
-from letterlockd.store.port import Record, Store, StoreFull
+from letterlockd.store.port import ABSENT, Record, Store, StoreFull
 
 __all__ = ["Answer", "Outbound"]
 
@@ -167,10 +167,9 @@ class Outbound(Owner):
             self._first_contacts.add_known(work, work.user)
 
     async def seen_before(self, work: OutgoingWork) -> None:
-        """Answer from the store."""
+        """Answer from the store, unless what is there is expired, or swept by now."""
         row = await self._store.get(IDEMPOTENCY, work.letter.key)
-        if row is not None:
-            self._answer_again(work, row)
+        self._compare(work, row)
 
     async def _admit(
         self,
@@ -284,11 +283,16 @@ class Outbound(Owner):
         rows = await self._store.get_many(IDEMPOTENCY, keys) if keys else []
         unseen = []
         for work, row in zip(works, rows, strict=True):
-            if row is None or row.expires_at_ms <= work.letter.accept_ms:
+            self._compare(work, row)
+            if work.outcome is None:
                 unseen.append(work)
-            else:
-                self._answer_again(work, row)
         return unseen
+
+    def _compare(self, work: OutgoingWork, row: Record | None) -> None:
+        if row is None or row.expires_at_ms <= work.letter.accept_ms:
+            work.letter.key_version = ABSENT if row is None else row.version
+        else:
+            self._answer_again(work, row)
 
     def _answer_again(self, work: OutgoingWork, row: Record) -> None:
         record = records.IdempotencyRecord.FromString(row.value)

@@ -57,7 +57,8 @@ Answered = Callable[[messaging_pb2.SendResult], None]
 @dataclass(slots=True)
 class Letter:
     """What the business said, and what was decided about it when it was drawn. Times in
-    milliseconds since 1970; `keep_until_ms` is when the last trace goes."""
+    milliseconds since 1970; `keep_until_ms` is when the last trace goes. `key_version`: of the row
+    that the key has already, which is expired and not yet swept."""
 
     message_id: MessageId
     idempotency_key: str
@@ -71,6 +72,7 @@ class Letter:
     keep_until_ms: int
     day: int
     day_key: bytes = field(repr=False)
+    key_version: int = ABSENT
 
 
 @dataclass(slots=True)
@@ -103,7 +105,7 @@ class Owner:
         raise NotImplementedError
 
     async def seen_before(self, work: OutgoingWork) -> None:
-        """The store holds the idempotency key already."""
+        """The idempotency key's row is not as it was when the message was drawn."""
         raise NotImplementedError
 
 
@@ -177,7 +179,7 @@ class OutgoingWork(Work):
             draft.tell(changed, self.letter.keep_until_ms)
         letter = self.letter
         draft.write(
-            Check(IDEMPOTENCY, letter.key, ABSENT),
+            Check(IDEMPOTENCY, letter.key, letter.key_version),
             Put(IDEMPOTENCY, letter.key, self._idempotency(), letter.keep_until_ms),
             Put(MESSAGES, letter.message_id, self._message(), letter.keep_until_ms),
         )
