@@ -92,6 +92,7 @@ class Connection:
         "_told_empty",
         "_unacknowledged",
         "_wake",
+        "departing",
         "device_id",
         "mailbox",
         "unanswered",
@@ -111,6 +112,9 @@ class Connection:
         self.device_id = device_id
         self.window = DeliveryWindow(window)
         self.unanswered = 0
+        self.departing: frozenset[int] = frozenset()
+        """Items acknowledged on an earlier stream whose rows are still there: not delivered again,
+        or each of the two acknowledgements would give a receipt."""
         self._limits = limits
         self._store = store
         self._clock = clock
@@ -156,7 +160,10 @@ class Connection:
             await self._settled.wait()
 
     def acknowledge(self, item_ids: Iterable[int]) -> list[tuple[int, Unacknowledged]]:
-        """Those of the ids that are out on this stream, once each; they no longer are."""
+        """Those of the ids that are out on this stream, once each; they no longer are. None after
+        its end: a newer stream may have delivered them again."""
+        if self._ended:
+            return []
         pop = self._unacknowledged.pop
         found = ((id_, pop(id_, None)) for id_ in item_ids)
         return [(id_, entry) for id_, entry in found if entry is not None]
@@ -269,7 +276,7 @@ class Connection:
                 self._page = max(_MIN_PAGE, limit // 2)
                 break
             self._cursor = item_id = item_id_of(key)
-            if record.expires_at_ms <= now_ms:
+            if record.expires_at_ms <= now_ms or item_id in self.departing:
                 continue
             row = read_row(record.value)
             self._unacknowledged[item_id] = Unacknowledged(len(record.value), row.debt)

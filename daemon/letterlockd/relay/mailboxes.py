@@ -77,6 +77,7 @@ class Mailboxes:
         connection = self._connection(caller, self._window(first.open))
         await self._levels.know([connection.mailbox])
         self._switchboard.connect(connection)
+        connection.departing = self._journal.leaving(connection.mailbox)
         try:
             await self._check_still_there(caller)
         except BaseException:
