@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from letterlock.relay.v1.mailbox_pb2 import ConnectResponse, Receipt
-
 from letterlockd.relay.connection import Connection, FrameLimits, Outgoing
 from letterlockd.relay.items import receipts_item, write_row
 from letterlockd.relay.tables import MAILBOXES, item_key
 from letterlockd.store.port import Put
+
 from tests.harness.clock import FakeClock
 from tests.harness.relay import memory_store
 
