@@ -23,6 +23,7 @@ import uvloop
 from letterlock import Device, MemoryStore
 from letterlock.channel import open_channel
 from letterlock.device_events import IncomingMessage
+from letterlockd import collector
 
 DEVICES_A_CHANNEL = 100
 AT_ONCE = 16
@@ -184,6 +185,7 @@ async def run(relay: str, ca: Path, codes: Path) -> None:
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
     )
+    collector.calm()
     async with AsyncExitStack() as opened:
         fleet = Fleet(relay, ca, codes, opened)
         async for line in lines:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from letterlockd import collector
 
 from bench.business import Business, LedgerError
 from bench.processes import DaemonProcesses, Usage
@@ -82,6 +83,7 @@ class Stage:
 async def stage(where: Path | None, users: int) -> AsyncIterator[Stage]:
     """Start everything with its data in a fresh folder below `where` (None: the temporary one);
     nobody is registered yet."""
+    collector.calm()
     with tempfile.TemporaryDirectory(dir=where) as folder:
         async with daemon(Path(folder)) as running:
             shop = await open_shop(running, SHOP_NUMBER)
