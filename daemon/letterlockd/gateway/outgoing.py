@@ -51,6 +51,8 @@ _BAD_PRE_KEYS = frozenset(
 )
 _NO_SESSION = "SessionNotFound"
 
+_ENVELOPE_TAG = b"\x22"  # Submission.envelopes: field 4, length-delimited
+
 Answered = Callable[[messaging_pb2.SendResult], None]
 
 
@@ -162,7 +164,7 @@ class OutgoingWork(Work):
             return 0
         if self._opens and introduction is not None:
             introduction.used = True
-            establish(task.steps.add().establish, introduction.bundles)
+            establish(task.steps.add().establish, introduction.bundles, complete=True)
         step = task.steps.add().encrypt
         step.payload = self.letter.payload
         step.content_context = self.conversation + self.letter.message_id
@@ -194,10 +196,15 @@ class OutgoingWork(Work):
 
     def failed(self, error: LetterlockError) -> bool:
         """Refused: the caller may repeat it under the same key."""
-        self._take_introduction_back()
+        self.taken_back()
         if not self._parted:
             self.refuse(of_error(error))
         return False
+
+    def taken_back(self) -> None:
+        """Sessions that this turn opened are still to be opened."""
+        if self._opens and self.introduction is not None:
+            self.introduction.used = False
 
     def owns(self, conflict: CommitConflict) -> bool:
         """Whether the idempotency key was there already."""
@@ -205,7 +212,6 @@ class OutgoingWork(Work):
 
     async def conflicted(self, conflict: CommitConflict) -> None:
         """Give the first outcome."""
-        self._take_introduction_back()
         await self._owner.seen_before(self)
 
     def accept(self, message_id: MessageId, accept_ms: int, *, repeated: bool) -> None:
@@ -251,11 +257,6 @@ class OutgoingWork(Work):
             internal = errors_pb2.ERROR_REASON_INTERNAL
             self.refuse(refuse(internal, "internal error", retry_after_ms=1_000))
 
-    def _take_introduction_back(self) -> None:
-        """The turn that opened sessions did not happen: another one may."""
-        if self._opens and self.introduction is not None:
-            self.introduction.used = False
-
     def _idempotency(self) -> bytes:
         letter = self.letter
         return records.IdempotencyRecord(
@@ -300,8 +301,10 @@ def _bad_pre_keys() -> errors_pb2.Refusal:
     return refuse(bad, "the recipient's pre-keys do not verify")
 
 
-def establish(step: jobs.Establish, bundles: keys_pb2.AccountBundles) -> None:
-    """Fill a step that opens sessions with the devices of `bundles`."""
+def establish(step: jobs.Establish, bundles: keys_pb2.AccountBundles, *, complete: bool) -> None:
+    """Fill a step that opens sessions with the devices of `bundles`; with `complete` these are all
+    that the account has."""
+    step.complete = complete
     step.identity_key = bundles.identity_key
     step.bundles.extend(device.SerializeToString() for device in bundles.devices)
 
@@ -323,6 +326,16 @@ def submission(
     seconds, rest = divmod(expire_ms, 1_000)
     made.expire_time.seconds = seconds
     made.expire_time.nanos = rest * 1_000_000
-    for envelope in envelopes:
-        made.envelopes.add().MergeFromString(envelope)
-    return made.SerializeToString()
+    parts = [made.SerializeToString()]
+    for envelope in envelopes:  # appended as they are: the fields of a message may be concatenated
+        parts += (_ENVELOPE_TAG, _varint(len(envelope)), envelope)
+    return b"".join(parts)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
