@@ -185,8 +185,10 @@ class Outbound(Owner):
             if (refusal := self._full()) is not None:
                 self._turn_away(message, refusal, answers)
                 continue
-            life_ms = message.time_to_live.ToMilliseconds() or sender.retention_ms
-            expire_ms = now_ms + min(life_ms, sender.retention_ms)
+            life_ms = sender.retention_ms
+            if message.HasField("time_to_live"):
+                life_ms = min(life_ms, message.time_to_live.ToMilliseconds())
+            expire_ms = now_ms + life_ms
             day = expire_ms // DAY_MS
             if day not in day_keys:
                 try:
