@@ -20,7 +20,7 @@ from letterlock.v1 import errors_pb2, messaging_pb2
 
 from letterlockd.clock import Clock
 from letterlockd.errors import BrokenInvariant, NotFound
-from letterlockd.gateway.contacts import Contacts
+from letterlockd.gateway.contacts import Contact, Contacts
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.first_contacts import FirstContacts
 from letterlockd.gateway.gate import Gate
@@ -305,26 +305,31 @@ class Outbound(Owner):
             work.refuse(_reused())
 
     async def _dispatch(self, number: Number, works: list[OutgoingWork]) -> None:
-        unknown = {
-            work.letter.phone_number: None
-            for work in works
-            if work.letter.phone_number
-            and self._contacts.known(number, work.letter.phone_number) is None
-        }
-        if unknown:
-            await self._contacts.read(number, list(unknown))
+        numbers = {work.letter.phone_number: None for work in works if work.letter.phone_number}
+        contacts = await self._contacts.find(number, numbers)
         for work in works:
             phone_number = work.letter.phone_number
+            contact = contacts.get(phone_number)
             if not phone_number:
                 self._put(work)
-                continue
-            contact = self._contacts.known(number, phone_number)
-            if contact is None or self._first_contacts.pending(number.account, phone_number):
-                self._first_contacts.add(work)
+            elif contact is None or self._first_contacts.pending(number.account, phone_number):
+                self._add_first_contact(number, work)
             else:
-                work.contact = contact
-                work.address(contact.pseudonym)
-                self._put(work)
+                self._address(work, contact)
+
+    def _add_first_contact(self, number: Number, work: OutgoingWork) -> None:
+        # Another stream's first contact may have been made while the table was read.
+        phone_number = work.letter.phone_number
+        contact = self._contacts.known(number, phone_number)
+        if contact is None or self._first_contacts.pending(number.account, phone_number):
+            self._first_contacts.add(work)
+        else:
+            self._address(work, contact)
+
+    def _address(self, work: OutgoingWork, contact: Contact) -> None:
+        work.contact = contact
+        work.address(contact.pseudonym)
+        self._put(work)
 
     def _tell(self, answers: _Answers, result: messaging_pb2.SendResult) -> None:
         answers.results.append(result)
