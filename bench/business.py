@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from letterlock import BusinessClient, OutgoingMessage, SendResult
-from letterlock.events import Event
+from letterlock.business.events import Event
 from letterlock.v1 import messaging_pb2
 
 DELIVERED = messaging_pb2.MESSAGE_STATUS_DELIVERED

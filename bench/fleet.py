@@ -22,7 +22,7 @@ import grpc
 import uvloop
 from letterlock import Device, MemoryStore
 from letterlock.channel import open_channel
-from letterlock.device_events import IncomingMessage
+from letterlock.device.events import IncomingMessage
 from letterlockd import collector
 
 DEVICES_A_CHANNEL = 100

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from letterlock import OutgoingMessage, Start
 from letterlock.content.v1 import content_pb2
-from letterlock.device_events import IdentityChanged, Receipt
+from letterlock.device.events import IdentityChanged, Receipt
 from letterlock.errors import InvalidRequest
 
 from tests.harness.people import (

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import grpc.aio
 from letterlock.content.v1 import content_pb2
-from letterlock.device import Device
-from letterlock.device_events import DeviceEvent, IncomingMessage
-from letterlock.device_store import MemoryStore as DeviceMemory
+from letterlock.device.device import Device
+from letterlock.device.events import DeviceEvent, IncomingMessage
+from letterlock.device.store import MemoryStore as DeviceMemory
 from letterlock.v1 import messaging_pb2 as api
 from letterlockd.clock import Clock
 from letterlockd.gateway import tables

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import grpc
 from letterlock import AdminClient, BusinessClient, Device, Event, MemoryStore, RetryPolicy
 from letterlock.content.v1 import content_pb2
-from letterlock.device_events import DeviceEvent, IncomingMessage
-from letterlock.device_store import DeviceStore
+from letterlock.device.events import DeviceEvent, IncomingMessage
+from letterlock.device.store import DeviceStore
 from letterlock.v1 import messaging_pb2
 
 from tests.harness.supervised import Daemon

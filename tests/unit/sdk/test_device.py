@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from letterlock.content.v1 import content_pb2
-from letterlock.device import Device
-from letterlock.device_events import (
+from letterlock.device.device import Device
+from letterlock.device.events import (
     DeviceEvent,
     IdentityChanged,
     IncomingMessage,
@@ -17,8 +17,8 @@ from letterlock.device_events import (
     SendRefused,
     Undecryptable,
 )
-from letterlock.device_link import DeviceLink
-from letterlock.device_store import Changes, DeviceStore, MemoryStore
+from letterlock.device.link import DeviceLink
+from letterlock.device.store import Changes, DeviceStore, MemoryStore
 from letterlock.errors import (
     Busy,
     DeviceError,

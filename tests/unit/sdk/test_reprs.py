@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from letterlock.business import BusinessClient
-from letterlock.cli_settings import Settings
+from letterlock.business.client import BusinessClient
+from letterlock.business.events import Event
+from letterlock.business.outgoing import OutgoingMessage
+from letterlock.cli.settings import Settings
 from letterlock.content.v1 import content_pb2
-from letterlock.device import Device
-from letterlock.device_events import IncomingMessage
-from letterlock.device_keys import make_keys
-from letterlock.device_link import DeviceLink
-from letterlock.device_outbox import Waiting
-from letterlock.device_rows import Account
-from letterlock.device_sessions import Opened
-from letterlock.device_store import FileStore, MemoryStore
-from letterlock.events import Event
-from letterlock.outgoing import OutgoingMessage
+from letterlock.device.device import Device
+from letterlock.device.events import IncomingMessage
+from letterlock.device.keys import make_keys
+from letterlock.device.link import DeviceLink
+from letterlock.device.outbox import Waiting
+from letterlock.device.rows import Account
+from letterlock.device.sessions import Opened
+from letterlock.device.store import FileStore, MemoryStore
 from letterlock.relay.v1 import mailbox_pb2
 from letterlock.v1 import messaging_pb2
 from tripleratchet import IdentityKeyPair

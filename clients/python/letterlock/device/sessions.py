@@ -27,8 +27,8 @@ from tripleratchet import (
     process_bundle,
 )
 
-from letterlock.device_keys import OwnKeys
-from letterlock.device_rows import PEER, SESSION, Account, Rows, ratchet_name
+from letterlock.device.keys import OwnKeys
+from letterlock.device.rows import PEER, SESSION, Account, Rows, ratchet_name
 from letterlock.errors import BadPreKeys
 from letterlock.relay.v1 import keys_pb2, mailbox_pb2
 

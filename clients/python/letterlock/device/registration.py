@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from tripleratchet import IdentityKeyPair, Random
 
-from letterlock.device_keys import NewKeys, OwnKeys, make_keys
-from letterlock.device_link import DeviceLink
-from letterlock.device_relay import Relay
-from letterlock.device_rows import SELF, Account, Rows
+from letterlock.device.keys import NewKeys, OwnKeys, make_keys
+from letterlock.device.link import DeviceLink
+from letterlock.device.relay import Relay
+from letterlock.device.rows import SELF, Account, Rows
 from letterlock.relay.v1 import accounts_pb2
 
 MAX_REGISTRATION_ID = 16_383

@@ -14,9 +14,9 @@ from typing import Self
 
 import grpc.aio
 
+from letterlock.business.events import Event
+from letterlock.business.receiving import AckWindow
 from letterlock.errors import LetterlockError, ServerError
-from letterlock.events import Event
-from letterlock.receiving import AckWindow
 from letterlock.reconnect import Sleep, first_answer, read_and_write, run_until_done
 from letterlock.retry import Backoff
 from letterlock.v1 import messaging_pb2

@@ -19,16 +19,16 @@ import grpc.aio
 
 from letterlock.channel import open_channel
 from letterlock.content.v1 import content_pb2
-from letterlock.device_connection import Connection, ConnectionOptions
-from letterlock.device_events import DeviceEvent, IncomingMessage
-from letterlock.device_keys import MAX_UPLOAD
-from letterlock.device_link import DeviceLink
-from letterlock.device_registration import Registration
-from letterlock.device_relay import Relay
-from letterlock.device_rows import SELF
-from letterlock.device_sender import DEFAULT_TIME_TO_LIVE
-from letterlock.device_state import DeviceState
-from letterlock.device_store import DeviceStore
+from letterlock.device.connection import Connection, ConnectionOptions
+from letterlock.device.events import DeviceEvent, IncomingMessage
+from letterlock.device.keys import MAX_UPLOAD
+from letterlock.device.link import DeviceLink
+from letterlock.device.registration import Registration
+from letterlock.device.relay import Relay
+from letterlock.device.rows import SELF
+from letterlock.device.sender import DEFAULT_TIME_TO_LIVE
+from letterlock.device.state import DeviceState
+from letterlock.device.store import DeviceStore
 from letterlock.errors import DeviceError
 from letterlock.reconnect import Sleep
 from letterlock.relay.v1 import accounts_pb2

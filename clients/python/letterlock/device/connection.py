@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from tripleratchet import Random
 
 from letterlock.content.v1 import content_pb2
-from letterlock.device_chores import Chores
-from letterlock.device_events import DeviceEvent, IncomingMessage, SendRefused
-from letterlock.device_mailbox import CLOSE_SECONDS, Mailbox
-from letterlock.device_outbox import Waiting
-from letterlock.device_relay import Relay
-from letterlock.device_sender import Sender
-from letterlock.device_state import DeviceState
+from letterlock.device.chores import Chores
+from letterlock.device.events import DeviceEvent, IncomingMessage, SendRefused
+from letterlock.device.mailbox import CLOSE_SECONDS, Mailbox
+from letterlock.device.outbox import Waiting
+from letterlock.device.relay import Relay
+from letterlock.device.sender import Sender
+from letterlock.device.state import DeviceState
 from letterlock.errors import DeviceError, LetterlockError
 from letterlock.faults import from_refusal
 from letterlock.reconnect import Sleep

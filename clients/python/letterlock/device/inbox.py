@@ -12,15 +12,15 @@ from google.protobuf.message import DecodeError
 from tripleratchet import DuplicatedMessage, RatchetError
 
 from letterlock.content.v1 import content_pb2
-from letterlock.device_events import (
+from letterlock.device.events import (
     DeviceEvent,
     IdentityChanged,
     IncomingMessage,
     Receipt,
     Undecryptable,
 )
-from letterlock.device_rows import IN, SEEN, Rows
-from letterlock.device_sessions import Sessions
+from letterlock.device.rows import IN, SEEN, Rows
+from letterlock.device.sessions import Sessions
 from letterlock.relay.v1 import mailbox_pb2
 
 MAX_SEEN = 4_096

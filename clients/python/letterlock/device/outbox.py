@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from letterlock.device_rows import OUT, Rows
+from letterlock.device.rows import OUT, Rows
 from letterlock.errors import LetterlockError
 from letterlock.relay.v1 import mailbox_pb2
 

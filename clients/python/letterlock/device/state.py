@@ -15,13 +15,13 @@ from tripleratchet import CorruptRecord, Random, SessionNotFound
 
 from letterlock.content.padding import pad
 from letterlock.content.v1 import content_pb2
-from letterlock.device_events import IncomingMessage
-from letterlock.device_inbox import Inbox
-from letterlock.device_keys import OwnKeys
-from letterlock.device_outbox import Outbox
-from letterlock.device_rows import NUMBER, SELF, Account, Rows
-from letterlock.device_sessions import Sessions
-from letterlock.device_store import Changes, DeviceStore
+from letterlock.device.events import IncomingMessage
+from letterlock.device.inbox import Inbox
+from letterlock.device.keys import OwnKeys
+from letterlock.device.outbox import Outbox
+from letterlock.device.rows import NUMBER, SELF, Account, Rows
+from letterlock.device.sessions import Sessions
+from letterlock.device.store import Changes, DeviceStore
 from letterlock.errors import DeviceError
 from letterlock.relay.v1 import keys_pb2, mailbox_pb2
 

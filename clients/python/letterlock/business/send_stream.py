@@ -15,11 +15,11 @@ from typing import Self
 
 import grpc.aio
 
+from letterlock.business.outgoing import OutgoingMessage, SendResult, to_result
+from letterlock.business.sending import MAX_BATCH_MESSAGES, SendWindow
 from letterlock.errors import LetterlockError, ServerError
-from letterlock.outgoing import OutgoingMessage, SendResult, to_result
 from letterlock.reconnect import Sleep, first_answer, read_and_write, run_until_done
 from letterlock.retry import Backoff
-from letterlock.sending import MAX_BATCH_MESSAGES, SendWindow
 from letterlock.v1 import messaging_pb2
 
 SendCall = grpc.aio.StreamStreamCall[messaging_pb2.SendRequest, messaging_pb2.SendResponse]

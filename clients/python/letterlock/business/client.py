@@ -17,14 +17,14 @@ from weakref import WeakSet
 
 import grpc.aio
 
+from letterlock.business.outgoing import OutgoingMessage, new_idempotency_key
+from letterlock.business.receive_stream import ReceiveStream
+from letterlock.business.send_stream import Messages, SendStream
 from letterlock.channel import bearer, open_channel
 from letterlock.content.v1 import content_pb2
 from letterlock.errors import InvalidRequest
-from letterlock.outgoing import OutgoingMessage, new_idempotency_key
-from letterlock.receive_stream import ReceiveStream
 from letterlock.reconnect import Sleep, repeat
 from letterlock.retry import Backoff, RetryPolicy
-from letterlock.send_stream import Messages, SendStream
 from letterlock.v1 import messaging_pb2, messaging_pb2_grpc
 
 DEFAULT_WINDOW = 1_000

@@ -12,7 +12,7 @@ from typing import TypeVar
 import grpc.aio
 
 from letterlock.channel import bearer
-from letterlock.device_mailbox import MailboxCall
+from letterlock.device.mailbox import MailboxCall
 from letterlock.errors import ServerError
 from letterlock.faults import from_refusal
 from letterlock.reconnect import Sleep, repeat

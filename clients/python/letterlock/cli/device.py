@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from letterlock.cli_output import Output, values
-from letterlock.cli_settings import Settings
-from letterlock.device import Device
-from letterlock.device_events import (
+from letterlock.cli.output import Output, values
+from letterlock.cli.settings import Settings
+from letterlock.device.device import Device
+from letterlock.device.events import (
     DeviceEvent,
     IdentityChanged,
     IncomingMessage,
     Receipt,
     Undecryptable,
 )
-from letterlock.device_store import FileStore
+from letterlock.device.store import FileStore
 from letterlock.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from letterlock.cli import Context
+    from letterlock.cli.commands import Context
 
 DEFAULT_STATE = Path("letterlock-device.db")
 

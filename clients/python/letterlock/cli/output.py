@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from letterlock.business.events import Event
 from letterlock.errors import (
     AccessDenied,
     Busy,
@@ -26,7 +27,6 @@ from letterlock.errors import (
     NotFound,
     Unavailable,
 )
-from letterlock.events import Event
 from letterlock.v1 import messaging_pb2
 
 EXIT_CODES: tuple[tuple[type[LetterlockError], int], ...] = (

@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 from tripleratchet import IdentityKeyPair, Random
 
-from letterlock.device_events import DeviceEvent, IdentityChanged
-from letterlock.device_keys import make_keys
-from letterlock.device_mailbox import Mailbox
-from letterlock.device_outbox import Waiting
-from letterlock.device_relay import Relay
-from letterlock.device_state import DeviceState
+from letterlock.device.events import DeviceEvent, IdentityChanged
+from letterlock.device.keys import make_keys
+from letterlock.device.mailbox import Mailbox
+from letterlock.device.outbox import Waiting
+from letterlock.device.relay import Relay
+from letterlock.device.state import DeviceState
 from letterlock.errors import DevicesChanged, LetterlockError
 from letterlock.relay.v1 import keys_pb2, mailbox_pb2
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import click
 
-from letterlock.admin import AdminClient
-from letterlock.business import BusinessClient, Start
-from letterlock.cli_device import device
-from letterlock.cli_output import Output, error_line, event_row, exit_code, values
-from letterlock.cli_settings import DEFAULT_DATA, Settings, read_profile, save_tokens
-from letterlock.cli_watch import watch_events
+from letterlock.business.admin import AdminClient
+from letterlock.business.client import BusinessClient, Start
+from letterlock.cli.device import device
+from letterlock.cli.output import Output, error_line, event_row, exit_code, values
+from letterlock.cli.settings import DEFAULT_DATA, Settings, read_profile, save_tokens
+from letterlock.cli.watch import watch_events
 from letterlock.errors import LetterlockError
 from letterlock.v1 import businesses_pb2
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from tripleratchet import Random, SessionNotFound
 
 from letterlock.content.v1 import content_pb2
-from letterlock.device_events import DeviceEvent, IdentityChanged
-from letterlock.device_outbox import Waiting
-from letterlock.device_relay import Relay
-from letterlock.device_rows import new_message_id
-from letterlock.device_state import DeviceState
+from letterlock.device.events import DeviceEvent, IdentityChanged
+from letterlock.device.outbox import Waiting
+from letterlock.device.relay import Relay
+from letterlock.device.rows import new_message_id
+from letterlock.device.state import DeviceState
 from letterlock.errors import DevicesChanged, InvalidRequest
 from letterlock.relay.v1 import keys_pb2, mailbox_pb2
 

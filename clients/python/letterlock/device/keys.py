@@ -25,7 +25,7 @@ from tripleratchet import (
     generate_signed_pre_key,
 )
 
-from letterlock.device_rows import KEY, NEXT_KEY_ID, USED, Rows
+from letterlock.device.rows import KEY, NEXT_KEY_ID, USED, Rows
 from letterlock.relay.v1 import keys_pb2
 
 ONE_TIME, SIGNED, ONE_TIME_KYBER, LAST_RESORT = b"1", b"2", b"3", b"4"

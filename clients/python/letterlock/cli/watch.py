@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from letterlock.cli_output import Output, Row, event_row, table
-from letterlock.events import Event
-from letterlock.receive_stream import ReceiveStream
+from letterlock.business.events import Event
+from letterlock.business.receive_stream import ReceiveStream
+from letterlock.cli.output import Output, Row, event_row, table
 
 SHOWN = 20
 COLUMNS = ("time", "kind", "user_id", "what")
