@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from letterlock import BusinessClient, Device, Event, OutgoingMessage
-from letterlock.device_events import IncomingMessage
+from letterlock.device.events import IncomingMessage
 from letterlockd import failpoints
 
 from tests.harness.people import DELIVERED, PATIENT, WAIT_SECONDS, open_shop, operator, user
