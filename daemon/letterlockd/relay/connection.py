@@ -17,7 +17,7 @@ It does not decide who may connect, and what an acknowledgement does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,11 +38,14 @@ from letterlockd.relay.tables import MAILBOXES, item_id_of, item_key, mailbox_pr
 from letterlockd.relay.window import DeliveryWindow
 from letterlockd.store.port import Store
 
-__all__ = ["Connection", "FrameLimits", "Outgoing", "Unacknowledged"]
+__all__ = ["Completion", "Connection", "FrameLimits", "Outgoing", "Unacknowledged"]
 
 _QUEUE_EMPTY = ConnectResponse(queue_empty=QueueEmpty()).SerializeToString()
 _MAX_RESULTS = 1_024
 _MIN_PAGE = 16
+
+Completion = Callable[[Sequence[bytes]], Awaitable[list[bytes]]]
+"""Adds to stored deliveries what is said on the way out and not kept with them."""
 
 
 class Outgoing(NamedTuple):
@@ -76,6 +79,7 @@ class Connection:
     __slots__ = (
         "_behind",
         "_clock",
+        "_complete",
         "_cursor",
         "_draining",
         "_ended",
@@ -107,6 +111,7 @@ class Connection:
         limits: FrameLimits,
         store: Store,
         clock: Clock,
+        complete: Completion | None = None,
     ) -> None:
         self.mailbox = mailbox
         self.device_id = device_id
@@ -118,6 +123,7 @@ class Connection:
         self._limits = limits
         self._store = store
         self._clock = clock
+        self._complete = complete
         self._cursor = 0
         self._behind = True
         self._missed = False
@@ -288,6 +294,8 @@ class Connection:
                 self._behind = self._told_empty = False
         self._wake.set()
         self.window.delivered(len(out))
+        if out and self._complete is not None:
+            out = await self._complete(out)
         return deliveries_frame(out) if out else None
 
 

@@ -1,6 +1,7 @@
 """Items as bytes: made once when a message is accepted, stored and delivered without another step.
 
-A row's `delivery` is a serialised `Deliveries` with one item. Protobuf joins repeated fields of
+A row's `delivery` is a serialised `Deliveries` with one item; what a gateway is told of the sender
+is added on the way out (`sender_numbers`). Protobuf joins repeated fields of
 bytes put one after the other, so a frame of many items is a tag, a length and the rows.
 Nothing here knows of streams or of the store.
 """
@@ -65,8 +66,9 @@ def envelope_item(
     accepted: Timestamp,
     expires: Timestamp,
     sender_number: str,
-) -> bytes:
-    """One envelope as the bytes to deliver."""
+) -> tuple[bytes, bytes]:
+    """One envelope as the bytes to store, and to deliver now: only the latter have the number,
+    which never stands on disk in clear (I5)."""
     made = Deliveries()  # filled in place: a message that is put into another is copied
     item = made.items.add()
     item.item_id = item_id
@@ -80,8 +82,11 @@ def envelope_item(
     said.body = envelope.body
     said.accept_time.MergeFrom(accepted)
     said.expire_time.MergeFrom(expires)
+    stored = made.SerializeToString()
+    if not sender_number:
+        return stored, stored
     said.sender_phone_number = sender_number
-    return made.SerializeToString()
+    return stored, made.SerializeToString()
 
 
 def receipts_item(item_id: int, receipts: Sequence[Receipt]) -> bytes:
