@@ -44,7 +44,7 @@ def main() -> None:
     """Command line."""
     parser = end_to_end.options(argparse.ArgumentParser(description="Speed beside the goals."))
     parser.add_argument("--json", action="store_true", help="JSON lines instead of tables")
-    parser.set_defaults(rounds=3, messages=20_000, seconds=10)
+    parser.set_defaults(rounds=3)
     arguments = parser.parse_args()
     console = Console(width=measure.WIDTH, stderr=arguments.json)
     console.print("The ratchet, beside the official client ...")

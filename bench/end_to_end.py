@@ -245,7 +245,7 @@ def report(rows: Sequence[Row]) -> None:
 def options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """The workloads' sizes."""
     parser.add_argument("--users", type=int, default=100)
-    parser.add_argument("--messages", type=int, default=20_000, help="a round")
+    parser.add_argument("--messages", type=int, default=40_000, help="a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=10, help="of a paced round")
     parser.add_argument("--devices", type=int, default=2_000, help="that are connected and idle")

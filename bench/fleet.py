@@ -23,6 +23,7 @@ import uvloop
 from letterlock import Device, MemoryStore
 from letterlock.channel import open_channel
 from letterlock.device.events import IncomingMessage
+from letterlock.errors import Busy
 from letterlockd import collector
 
 DEVICES_A_CHANNEL = 100
@@ -122,7 +123,7 @@ class Fleet:
     async def _register(self, number: str, devices_each: int) -> None:
         async with self._registering:
             first = await self._open()
-            verification = await first.request_verification(number)
+            verification = await self._verification(first, number)
             code = (self._codes / verification).read_text().strip()
             await first.register(number, verification, code)
             await self._run(first)
@@ -130,6 +131,14 @@ class Fleet:
                 further = await self._open()
                 await further.link(await first.create_link())
                 await self._run(further)
+
+    async def _verification(self, device: Device, number: str) -> str:
+        """Codes are rationed by the relay: many users take their time."""
+        while True:
+            try:
+                return await device.request_verification(number)
+            except Busy as busy:
+                await asyncio.sleep(busy.retry_after or 1.0)
 
     async def _open(self) -> Device:
         place = len(self._devices)
