@@ -167,8 +167,8 @@ class Load:
             await device.send_text(self._business_number, "hello")
             self.ledger.written.setdefault(number, []).append("hello")
 
-    async def play(self, newcomers: dict[str, Device], armed: Armed, points: Sequence[str]) -> None:
-        """The whole load, with the points armed in its middle; returns when all is settled."""
+    async def play(self, newcomers: dict[str, Device], strike: Callable[[], None]) -> None:
+        """The whole load, with `strike` called in its middle; returns when all is settled."""
         old = list(self._users)
         self._users |= newcomers
         messages = _interleaved(old, list(newcomers))
@@ -182,21 +182,20 @@ class Load:
                 for number, device in self._users.items()
             ]
             answers = [background.create_task(self._answer(number)) for number in old]
-            await self._send(messages, lambda: armed.arm(points))
+            await self._send(messages, strike)
             await asyncio.gather(*answers)
             await self.ledger.until_settled(len(messages))
             for task in tasks:
                 task.cancel()
-        assert armed.acted(points), "a point was never passed"
         self.ledger.judge(wanted)
 
-    async def _send(self, messages: list[OutgoingMessage], arm: Callable[[], None]) -> None:
+    async def _send(self, messages: list[OutgoingMessage], strike: Callable[[], None]) -> None:
         answered = 0
         async with self._business.send_many(messages, window=16) as results:
             async for result in results:
                 answered += 1
                 if answered == ARMED_AFTER:
-                    arm()
+                    strike()
                 if result.accepted is None:
                     await self._again(messages, result.idempotency_key)
                 else:
@@ -270,7 +269,8 @@ async def test_nothing_is_lost_repeated_or_reordered(
         patient = await stack.enter_async_context(shop.client(retry=PATIENT))
         load = Load(business, patient, shop.number)
         await load.introduce(await users(OLD_USERS))
-        await load.play(await users(NEW_USERS), armed, points)
+        await load.play(await users(NEW_USERS), lambda: armed.arm(points))
+        assert armed.acted(points), "a point was never passed"
 
 
 @pytest.mark.parametrize("point", REGISTRY_POINTS)
