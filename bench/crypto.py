@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench import measure as measurements
 from bench.crypto_sides import TEXT, Official, Ours, Side
+from bench.measure import Spread
 from tests.harness.node import install_official_client
 
 WARM_UP_ROUNDS = 2
@@ -46,16 +45,7 @@ class Result:
 
     workload: str
     implementation: str
-    median: float
-    p10: float
-    p90: float
-    rounds: int
-
-    @classmethod
-    def of(cls, workload: str, implementation: str, samples: list[float]) -> Result:
-        deciles = statistics.quantiles(samples, n=10, method="inclusive")
-        median = statistics.median(samples)
-        return cls(workload, implementation, median, deciles[0], deciles[-1], len(samples))
+    taken: Spread
 
 
 def measure(sides: list[Side], rounds: int) -> Iterator[Result]:
@@ -69,12 +59,12 @@ def measure(sides: list[Side], rounds: int) -> Iterator[Result]:
                     samples[side.name].append(taken)
         for name, taken_samples in samples.items():
             if taken_samples:
-                yield Result.of(workload, name, taken_samples)
+                yield Result(workload, name, Spread.of(taken_samples))
 
 
 def ratio(results: list[Result], workload: str) -> float | None:
     """How many times faster ours is than the official client; None where it was not measured."""
-    medians = {(result.workload, result.implementation): result.median for result in results}
+    medians = {(result.workload, result.implementation): result.taken.median for result in results}
     ours = medians[workload, Ours.name]
     official = [
         median
@@ -92,10 +82,10 @@ def json_lines(results: list[Result]) -> Iterator[str]:
             "bench": "crypto",
             "workload": result.workload,
             "implementation": result.implementation,
-            "median_us": round(result.median, 2),
-            "p10_us": round(result.p10, 2),
-            "p90_us": round(result.p90, 2),
-            "rounds": result.rounds,
+            "median_us": round(result.taken.median, 2),
+            "p10_us": round(result.taken.p10, 2),
+            "p90_us": round(result.taken.p90, 2),
+            "rounds": result.taken.rounds,
             "operations_per_round": COUNTS[result.workload],
         }
         if result.implementation == Ours.name:
@@ -106,12 +96,7 @@ def json_lines(results: list[Result]) -> Iterator[str]:
 
 def conditions() -> dict[str, Any]:
     """What the figures depend on."""
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "message_bytes": len(TEXT),
-    }
+    return measurements.conditions(message_bytes=len(TEXT))
 
 
 def table(results: list[Result]) -> Table:
@@ -132,8 +117,22 @@ def table(results: list[Result]) -> Table:
 def _cell(results: list[Result], workload: str, name: str) -> str:
     for result in results:
         if (result.workload, result.implementation) == (workload, name):
-            return f"{result.median:.1f} ({result.p10:.1f} to {result.p90:.1f})"
+            return f"{result.taken.median:.1f} ({result.taken.p10:.1f} to {result.taken.p90:.1f})"
     return ""
+
+
+def run(rounds: int) -> list[Result]:
+    """Measure both sides; ours alone, and a line about it, where the official one cannot run."""
+    problem = install_official_client()
+    if problem is not None:
+        print(f"The official client is not measured: {problem}", file=sys.stderr)
+    official = None if problem is not None else Official()
+    try:
+        sides: list[Side] = [Ours()] if official is None else [Ours(), official]
+        return list(measure(sides, max(rounds, 2)))
+    finally:
+        if official is not None:
+            official.close()
 
 
 def main() -> None:
@@ -142,16 +141,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds (default 9)")
     arguments = parser.parse_args()
-    problem = install_official_client()
-    if problem is not None:
-        print(f"The official client is not measured: {problem}", file=sys.stderr)
-    official = None if problem is not None else Official()
-    try:
-        sides: list[Side] = [Ours()] if official is None else [Ours(), official]
-        results = list(measure(sides, max(arguments.rounds, 2)))
-    finally:
-        if official is not None:
-            official.close()
+    results = run(arguments.rounds)
     if arguments.json:
         print("\n".join(json_lines(results)))
     else:

@@ -1,10 +1,10 @@
 """What a message costs the gateway's front process on its way out, workers and disk apart.
 
-    python -m bench.gateway [--messages N] [--users N] [--text BYTES] [--profile]
+    python -m bench.gateway [--messages N] [--users N] [--text BYTES] [--store lmdb] [--profile]
 
-Real workers in their processes, a store in memory, and a relay that answers at once. Sessions are
-established before the clock starts. The CPU time is that of this process alone: admission, jobs,
-commits to memory, outbox, statuses and events, and making the messages. Prints one JSON line.
+Real workers in their processes, a store in memory or LMDB, a relay that answers at once. Sessions
+are established before the clock starts. The CPU time is that of this process alone: admission,
+jobs, commits, outbox, statuses and events, and making the messages. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ from letterlock.content.v1 import content_pb2
 from letterlock.relay.v1 import keys_pb2, mailbox_pb2
 from letterlock.v1 import messaging_pb2 as api
 from letterlockd.clock import SystemClock
-from letterlockd.gateway.inbox import Inbox
+from letterlockd.gateway import tables
+from letterlockd.gateway.inbox import INBOX, Inbox
 from letterlockd.gateway.room import Gateway
 from letterlockd.gateway.settings import GatewaySettings
 from letterlockd.model.ids import AccountId
 from letterlockd.model.sender import Sender
+from letterlockd.sealing import keyring
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.store.lmdb.front import LmdbStore
+from letterlockd.store.port import Store
 from letterlockd.uplink import open_channel
 from letterlockd.workers.pool import WorkerPool
 
@@ -132,7 +136,8 @@ class Load:
 
 
 async def run(arguments: argparse.Namespace, folder: Path) -> None:
-    store, clock = gateway_store(), SystemClock()
+    clock = SystemClock()
+    store = await _open_store(arguments.store, folder)
     keys = await Keyring.open(store, FileKeyProvider(folder / "master.key"), clock)
     users = {f"+4915{n:09d}": User.create() for n in range(arguments.users)}
 
@@ -169,12 +174,14 @@ async def run(arguments: argparse.Namespace, folder: Path) -> None:
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         if profiler is not None:
             pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
+    await store.aclose()
     print(
         json.dumps(
             {
                 "workload": "gateway.outbound",
                 "messages": arguments.messages,
                 "users": arguments.users,
+                "store": arguments.store,
                 "text_bytes": arguments.text,
                 "front_us_per_message": round(cpu / arguments.messages * 1e6, 1),
                 "messages_per_second": round(arguments.messages / wall),
@@ -183,12 +190,20 @@ async def run(arguments: argparse.Namespace, folder: Path) -> None:
     )
 
 
+async def _open_store(kind: str, folder: Path) -> Store:
+    if kind == "memory":
+        return gateway_store()
+    all_tables = [*tables.TABLES, INBOX, *keyring.TABLES]
+    return await LmdbStore.open(folder / "store", all_tables, kind="gateway", schema_version=1)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--users", type=int, default=500)
     parser.add_argument("--text", type=int, default=256)
+    parser.add_argument("--store", choices=["memory", "lmdb"], default="memory")
     parser.add_argument("--profile", action="store_true")
     with tempfile.TemporaryDirectory() as folder:
         uvloop.run(run(parser.parse_args(), Path(folder)))

@@ -7,7 +7,12 @@ Each entry is `name=action` or `name=action@N`: at the N-th passage of that name
 power cut leaves of a process), `kill-parent` (SIGKILL to the parent, this process goes on as an
 orphan), `error` (raises `InjectedFault`).
 
-The variable is inherited by child processes, so names carry their room. Without the variable a
+    LETTERLOCK_FAILPOINTS_ARMED=/some/folder
+
+Then a point acts only at a passage that finds a file of its name in that folder, and takes it away:
+so a test says when, and a process that is started again does not die again. N counts from there.
+
+The variables are inherited by child processes, so names carry their room. Without them a
 passage costs one dictionary test. It knows nothing of what happens at the places.
 """
 
@@ -19,9 +24,10 @@ from dataclasses import dataclass
 
 from letterlockd.errors import EnvironmentFault
 
-__all__ = ["VARIABLE", "InjectedFault", "configure", "configured", "hit"]
+__all__ = ["ARMED_VARIABLE", "VARIABLE", "InjectedFault", "configure", "configured", "hit"]
 
 VARIABLE = "LETTERLOCK_FAILPOINTS"
+ARMED_VARIABLE = "LETTERLOCK_FAILPOINTS_ARMED"
 
 _ACTIONS = ("kill", "kill-parent", "error")
 
@@ -39,6 +45,7 @@ class _Point:
 
 
 _points: dict[str, _Point] = {}
+_armed_folder = os.environ.get(ARMED_VARIABLE)
 
 
 def hit(name: str) -> None:
@@ -76,10 +83,10 @@ def _parse(entry: str) -> tuple[str, _Point]:
 
 def _pass(name: str) -> None:
     point = _points.get(name)
-    if point is None:
+    if point is None or not _is_armed(name):
         return
     point.passages_left -= 1
-    if point.passages_left != 0:
+    if point.passages_left != 0 or not _disarm(name):
         return
     if point.action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -87,6 +94,21 @@ def _pass(name: str) -> None:
         os.kill(os.getppid(), signal.SIGKILL)
     else:
         raise InjectedFault(f"failpoint {name}")
+
+
+def _is_armed(name: str) -> bool:
+    return _armed_folder is None or os.path.exists(os.path.join(_armed_folder, name))
+
+
+def _disarm(name: str) -> bool:
+    """Whether it is this process that acts: of several that pass, one takes the file away."""
+    if _armed_folder is None:
+        return True
+    try:
+        os.unlink(os.path.join(_armed_folder, name))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 configure(os.environ.get(VARIABLE, ""))

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import structlog
 import uvloop
 
+from letterlockd import collector
 from letterlockd.errors import EnvironmentFault, LetterlockError
 from letterlockd.exit_codes import ExitCode, of_error
 from letterlockd.readiness import Ready, announce
@@ -84,6 +85,7 @@ async def _serve(
     stop = _stop_event(until_stdin_ends)
     async with _deadline_for_closing() as closing, AsyncExitStack() as opened:
         role = await compose(settings, opened)
+        collector.calm()
         opened.push_async_callback(role.server.drain, 0)
         _expose(role, opened)
         async with asyncio.TaskGroup() as tasks:

@@ -31,6 +31,12 @@ class Operator:
         return await call(request, metadata=self.metadata, timeout=30, wait_for_ready=True)
 
 
+async def read_to_the_end(stream: grpc.aio.StreamStreamCall) -> None:
+    """A status arrives only behind the frames that came before it."""
+    while await stream.read() is not grpc.aio.EOF:
+        pass
+
+
 def files_below(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
@@ -82,8 +88,7 @@ async def test_revoking_a_token_ends_its_open_streams(tmp_path: Path) -> None:
         revocation = pb.RevokeTokenRequest(business_id=id_, token_id=issued.token_id)
         await operator("RevokeToken", revocation)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            while await stream.read() is not grpc.aio.EOF:
-                pass
+            await read_to_the_end(stream)
         assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import grpc.aio
 from letterlock.content.v1 import content_pb2
-from letterlock.device import Device
-from letterlock.device_events import DeviceEvent, IncomingMessage
-from letterlock.device_store import MemoryStore as DeviceMemory
+from letterlock.device.device import Device
+from letterlock.device.events import DeviceEvent, IncomingMessage
+from letterlock.device.store import MemoryStore as DeviceMemory
 from letterlock.v1 import messaging_pb2 as api
 from letterlockd.clock import Clock
 from letterlockd.gateway import tables
@@ -62,12 +62,14 @@ def gateway_store() -> GatewayStore:
 
 
 class LocalPool:
-    """Works jobs in this process. `jobs` counts them; `held`, when set, holds them up."""
+    """Works jobs in this process. `jobs` counts them; `held`, when set, holds them up; `twist`
+    changes results."""
 
     def __init__(self, size: int = 2) -> None:
         self.size = size
         self.jobs = 0
         self.held: asyncio.Event | None = None
+        self.twist: Callable[[jobs_pb2.Job, jobs_pb2.JobResult], None] | None = None
 
     def lane_of(self, conversation: bytes) -> int:
         return sum(conversation) % self.size
@@ -77,7 +79,10 @@ class LocalPool:
         await asyncio.sleep(0)
         if self.held is not None:
             await self.held.wait()
-        return jobs_pb2.JobResult.FromString(execute(job.SerializeToString(), os.urandom, _fail))
+        result = jobs_pb2.JobResult.FromString(execute(job.SerializeToString(), os.urandom, _fail))
+        if self.twist is not None:
+            self.twist(job, result)
+        return result
 
 
 def _fail(error: BaseException) -> None:
@@ -214,6 +219,9 @@ class World:
     def channel(self) -> grpc.aio.Channel:
         return open_channel(f"unix:{self.folder}/relay.sock", None)
 
+    def nowhere(self) -> grpc.aio.Channel:
+        return open_channel(f"unix:{self.folder}/nobody.sock", None)
+
     @asynccontextmanager
     async def gateway(
         self,
@@ -221,7 +229,9 @@ class World:
         *,
         pool: LocalPool | None = None,
         settings: GatewaySettings | None = None,
+        away: bool = False,
     ) -> AsyncIterator[Gateway]:
+        """A running gateway; with `away` its relay cannot be reached."""
         store = store or gateway_store()
         keys = await Keyring.open(store, FileKeyProvider(self.folder / "gateway.key"), self.clock)
 
@@ -232,7 +242,7 @@ class World:
             store=store,
             keyring=keys,
             pool=pool or LocalPool(),
-            open_channel=self.channel,
+            open_channel=self.nowhere if away else self.channel,
             credential=GATEWAY,
             inbox=await Inbox.open(store, self.clock),
             senders=sender_of,

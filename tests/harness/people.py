@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 import grpc
 from letterlock import AdminClient, BusinessClient, Device, Event, MemoryStore, RetryPolicy
 from letterlock.content.v1 import content_pb2
-from letterlock.device_events import DeviceEvent, IncomingMessage
-from letterlock.device_store import DeviceStore
+from letterlock.device.events import DeviceEvent, IncomingMessage
+from letterlock.device.store import DeviceStore
 from letterlock.v1 import messaging_pb2
 
 from tests.harness.supervised import Daemon
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 30
 STATUS = messaging_pb2.MessageStatus
 ACCEPTED = STATUS.MESSAGE_STATUS_ACCEPTED
 SENT = STATUS.MESSAGE_STATUS_SENT
@@ -28,6 +28,9 @@ EXPIRED = STATUS.MESSAGE_STATUS_EXPIRED
 PROMPT = RetryPolicy(first=0.05, most=0.5)
 """Tests kill what they talk to, and shall not wait long for it afterwards."""
 
+PATIENT = RetryPolicy(first=1.0, most=8.0)
+"""For single calls, which are tried five times: longer than a role takes to come back."""
+
 
 def operator(daemon: Daemon) -> AdminClient:
     """A client with the operator's token."""
@@ -36,7 +39,8 @@ def operator(daemon: Daemon) -> AdminClient:
         daemon.operator_token,
         ca=daemon.ca,
         deadline=WAIT_SECONDS,
-        retry=PROMPT,
+        retry=PATIENT,
+        jitter=lambda: 0.5,
     )
 
 
@@ -49,15 +53,22 @@ class Shop:
     number: str
     token: str = field(repr=False)
 
-    def client(self, *, token: str | None = None, number: str | None = None) -> BusinessClient:
-        """A client of its backend, patient enough for a daemon that is being killed."""
+    def client(
+        self,
+        *,
+        token: str | None = None,
+        number: str | None = None,
+        retry: RetryPolicy = PROMPT,
+    ) -> BusinessClient:
+        """A client of its backend."""
         return BusinessClient(
             self.daemon.addresses["gateway"],
             token or self.token,
             number=number or self.number,
             ca=self.daemon.ca,
             deadline=WAIT_SECONDS,
-            retry=PROMPT,
+            retry=retry,
+            jitter=lambda: 0.5,
         )
 
 

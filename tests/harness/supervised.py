@@ -74,6 +74,27 @@ class Daemon:
         )
         return await self.logged(lambda entry: entry["event"] == "uplink open", after=after)
 
+    async def whole(self) -> None:
+        """Wait until both roles serve, whatever has ended before, and the gateway has its relay."""
+        async with self._news:
+            while not self._is_whole():
+                if self._reader.done():
+                    raise AssertionError(f"the daemon ended:\n{self.text}")
+                await self._news.wait()
+
+    def _is_whole(self) -> bool:
+        serving: set[str] = set()
+        for entry in self.entries:
+            if entry["event"] == "role_ready":
+                serving.add(entry["name"])
+            elif entry["event"] == "role_ended":
+                serving -= {entry["name"], "uplink"}
+            elif entry["event"] == "uplink open":
+                serving.add("uplink")
+            elif entry["event"].startswith("uplink lost"):
+                serving.discard("uplink")
+        return len(serving) == len(("relay", "gateway", "uplink"))
+
     def channel(self, role: str) -> grpc.aio.Channel:
         credentials = grpc.ssl_channel_credentials(self.ca.read_bytes())
         return grpc.aio.secure_channel(self.addresses[role], credentials)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from letterlock.receiving import AckWindow
-from letterlock.sending import MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, SendWindow
+from letterlock.business.receiving import AckWindow
+from letterlock.business.sending import MAX_BATCH_BYTES, MAX_BATCH_MESSAGES, SendWindow
 from letterlock.v1 import errors_pb2, messaging_pb2
 
 moves = st.sampled_from(["admit", "take", "answer", "drain", "lost"])

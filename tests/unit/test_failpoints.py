@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from letterlockd import failpoints
@@ -62,10 +63,28 @@ def test_kill_parent_ends_the_parent_and_not_this_process() -> None:
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, "child goes on\n")
 
 
-def _run(program: str, specification: str) -> subprocess.CompletedProcess[str]:
+def test_an_armed_point_acts_once_over_all_processes(tmp_path: Path) -> None:
+    program = (
+        "import pathlib; from letterlockd import failpoints\n"
+        "failpoints.hit('x'); print('not armed', flush=True)\n"
+        f"armed = pathlib.Path({str(tmp_path / 'x')!r})\n"
+        "(armed.parent / 'first').exists() or armed.touch()\n"
+        "(armed.parent / 'first').touch()\n"
+        "failpoints.hit('x'); print('went on')"
+    )
+    first = _run(program, "x=kill", armed=tmp_path)
+    assert (first.returncode, first.stdout) == (-signal.SIGKILL, "not armed\n")
+    second = _run(program, "x=kill", armed=tmp_path)
+    assert (second.returncode, second.stdout) == (0, "not armed\nwent on\n")
+
+
+def _run(
+    program: str, specification: str, armed: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    folder = {} if armed is None else {failpoints.ARMED_VARIABLE: str(armed)}
     return subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, failpoints.VARIABLE: specification},
+        env={**os.environ, failpoints.VARIABLE: specification, **folder},
         capture_output=True,
         text=True,
         check=False,

@@ -9,30 +9,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from letterlock.admin import AdminClient as AdminClient
-    from letterlock.business import BusinessClient as BusinessClient
-    from letterlock.business import Start as Start
-    from letterlock.device import Device as Device
-    from letterlock.device_store import FileStore as FileStore
-    from letterlock.device_store import MemoryStore as MemoryStore
+    from letterlock.business.admin import AdminClient as AdminClient
+    from letterlock.business.client import BusinessClient as BusinessClient
+    from letterlock.business.client import Start as Start
+    from letterlock.business.events import Event as Event
+    from letterlock.business.outgoing import OutgoingMessage as OutgoingMessage
+    from letterlock.business.outgoing import SendResult as SendResult
+    from letterlock.device.device import Device as Device
+    from letterlock.device.store import FileStore as FileStore
+    from letterlock.device.store import MemoryStore as MemoryStore
     from letterlock.errors import LetterlockError as LetterlockError
-    from letterlock.events import Event as Event
-    from letterlock.outgoing import OutgoingMessage as OutgoingMessage
-    from letterlock.outgoing import SendResult as SendResult
     from letterlock.retry import RetryPolicy as RetryPolicy
 
 _HOME = {
-    "AdminClient": "admin",
-    "BusinessClient": "business",
-    "Device": "device",
-    "Event": "events",
-    "FileStore": "device_store",
+    "AdminClient": "business.admin",
+    "BusinessClient": "business.client",
+    "Device": "device.device",
+    "Event": "business.events",
+    "FileStore": "device.store",
     "LetterlockError": "errors",
-    "MemoryStore": "device_store",
-    "OutgoingMessage": "outgoing",
+    "MemoryStore": "device.store",
+    "OutgoingMessage": "business.outgoing",
     "RetryPolicy": "retry",
-    "SendResult": "outgoing",
-    "Start": "business",
+    "SendResult": "business.outgoing",
+    "Start": "business.client",
 }
 
 __all__ = [

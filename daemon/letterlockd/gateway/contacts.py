@@ -10,7 +10,7 @@ is asked again. The store holds tags, not numbers.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from letterlockd.clock import Clock
@@ -52,8 +52,25 @@ class Contacts:
             return None
         return contact
 
-    async def read(self, number: Number, phone_numbers: Sequence[str]) -> None:
-        """Bring into memory what the table knows of these numbers."""
+    async def find(self, number: Number, phone_numbers: Iterable[str]) -> dict[str, Contact]:
+        """The contacts of those numbers that are known, in memory or in the table."""
+        now_ms, account = self._clock.now_ms(), number.account
+        found: dict[str, Contact] = {}
+        unknown = []
+        for phone_number in phone_numbers:
+            contact = self._cache.get((account, phone_number))
+            if contact is not None and contact.until_ms > now_ms:
+                found[phone_number] = contact
+            else:
+                unknown.append(phone_number)
+        if unknown:
+            await self._read(number, unknown)
+            for phone_number in unknown:
+                if (contact := self.known(number, phone_number)) is not None:
+                    found[phone_number] = contact
+        return found
+
+    async def _read(self, number: Number, phone_numbers: Sequence[str]) -> None:
         tags = [number.phone_tag(phone_number) for phone_number in phone_numbers]
         rows = await self._store.get_many(LOOKUPS, [number.account + tag for tag in tags])
         for phone_number, tag, row in zip(phone_numbers, tags, rows, strict=True):

@@ -69,6 +69,10 @@ class Work(ABC):
         """The turn did not happen. True: try again later (keep the work at the front)."""
 
     @abstractmethod
+    def taken_back(self) -> None:
+        """The turn did not happen, and begins again with the same works."""
+
+    @abstractmethod
     def owns(self, conflict: CommitConflict) -> bool:
         """Whether the failed check is this work's."""
 

@@ -61,10 +61,20 @@ class Expiry:
         for key, record in await self._store.due(OUTBOX, now_ms, limit=_MAX_DUE):
             row = OutboxRow(int.from_bytes(key, "big"), OutboxRecord.FromString(record.value))
             self._sending.expire(row)
+        while await self._bury(now_ms):
+            pass
+
+    async def _bury(self, now_ms: int) -> bool:
+        """A step of the message records that are due; True when there may be more."""
         due = await self._store.due(MESSAGES, now_ms, limit=_MAX_DUE)
+        if not due:
+            return False
         await self._tell([entry for entry in due if _undelivered(entry[1])])
-        if due:
-            await self._delete([key for key, _ in due])
+        try:
+            await self._store.commit([[Delete(MESSAGES, key) for key, _ in due]])
+        except StoreFull:
+            return False  # the next look tries again
+        return len(due) == _MAX_DUE
 
     async def _tell(self, due: list[tuple[bytes, Record]]) -> None:
         why = messaging_pb2.Failure(
@@ -79,12 +89,6 @@ class Expiry:
             told = asyncio.Event()
             self._progress.record(advances, (), told.set)
             await told.wait()
-
-    async def _delete(self, keys: list[bytes]) -> None:
-        try:
-            await self._store.commit([[Delete(MESSAGES, key) for key in keys]])
-        except StoreFull:
-            return  # the next look tries again
 
 
 def _undelivered(row: Record) -> bool:

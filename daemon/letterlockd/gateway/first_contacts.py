@@ -21,7 +21,7 @@ from letterlock.v1 import errors_pb2
 from letterlockd.errors import LetterlockError
 from letterlockd.gateway.contacts import Contacts
 from letterlockd.gateway.counters import Counters
-from letterlockd.gateway.outgoing import OutgoingWork
+from letterlockd.gateway.outgoing import Introduction, OutgoingWork
 from letterlockd.gateway.refusals import of_error, refuse
 from letterlockd.model.ids import ID_BYTES, AccountId
 
@@ -127,6 +127,7 @@ class FirstContacts:
             return
         self._counters.first_contacts += 1
         user = AccountId(bundles.account_id)
+        introduction = Introduction(bundles, anew=recipient.user is not None)
         for work in recipient.works:
             pseudonym = work.number.pseudonym(user)
             if recipient.user is None:
@@ -135,10 +136,8 @@ class FirstContacts:
                     work.number, recipient.phone_number, pseudonym, until_ms
                 )
                 work.address(pseudonym)
-            else:
-                work.force_establish = True
             work.user = user
-            work.bundles = bundles
+            work.introduction = introduction
             self._put(work)
 
 

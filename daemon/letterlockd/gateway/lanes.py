@@ -50,6 +50,10 @@ _log = logging.getLogger(__name__)
 _IN_FLIGHT = 2
 """One batch at the worker while the other is committed. A third would only split the batches."""
 
+_MAX_JOB_BYTES = 12 * 1024 * 1024
+"""A job gets no further conversation beyond this. The largest task (256 envelopes of 64 kB) comes
+on top, and the pool takes 32 MiB."""
+
 _PAUSE_SECONDS = 1.0
 """How long a conversation rests whose turn did not happen and whose work must be kept."""
 
@@ -159,11 +163,14 @@ class Lane:
         rows = await desk.store.get_many(CONVERSATIONS, [conversation for conversation, _ in taken])
         job = jobs.Job()
         now_ms = desk.clock.now_ms()
-        turns = [
-            turn
-            for (conversation, works), row in zip(taken, rows, strict=True)
-            if (turn := _begin(job, conversation, works, row, now_ms)) is not None
-        ]
+        turns: list[_Turn] = []
+        size = 0
+        for (conversation, works), row in zip(taken, rows, strict=True):
+            if size > _MAX_JOB_BYTES:
+                self._turns.put_back(conversation, works)
+            elif (turn := _begin(job, conversation, works, row, now_ms)) is not None:
+                size += turn.question.task.ByteSize()
+                turns.append(turn)
         if not turns:
             return
         await ask(desk.pool, desk.store, self._index, job, [turn.question for turn in turns])
@@ -223,6 +230,8 @@ class Lane:
         conversation's says that its row changed under us, which the turns rule out."""
         self._desk.counters.conflicts += 1
         works = [work for work, steps in turn.parts if steps]
+        for work in works:
+            work.taken_back()
         owner = next((work for work in works if work.owns(conflict)), None)
         if owner is not None:
             await owner.conflicted(conflict)

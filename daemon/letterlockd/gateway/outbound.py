@@ -20,7 +20,7 @@ from letterlock.v1 import errors_pb2, messaging_pb2
 
 from letterlockd.clock import Clock
 from letterlockd.errors import BrokenInvariant, NotFound
-from letterlockd.gateway.contacts import Contacts
+from letterlockd.gateway.contacts import Contact, Contacts
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.first_contacts import FirstContacts
 from letterlockd.gateway.gate import Gate
@@ -38,7 +38,7 @@ from letterlockd.model.ids import (
 from letterlockd.model.sender import Sender
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.sealing.keyring import DAY_MS, Keyring
-from letterlockd.store.port import Record, Store, StoreFull
+from letterlockd.store.port import ABSENT, Record, Store, StoreFull
 
 __all__ = ["Answer", "Outbound"]
 
@@ -160,17 +160,16 @@ class Outbound(Owner):
 
     def without_session(self, work: OutgoingWork) -> None:
         """Open sessions anew, with the bundles that came or with fresh ones."""
-        if work.bundles is not None:
-            work.force_establish = True
+        if work.introduction is not None:
+            work.introduction.anew = True
             self._put(work)
         elif work.user is not None:
             self._first_contacts.add_known(work, work.user)
 
     async def seen_before(self, work: OutgoingWork) -> None:
-        """Answer from the store."""
+        """Answer from the store, unless what is there is expired, or swept by now."""
         row = await self._store.get(IDEMPOTENCY, work.letter.key)
-        if row is not None:
-            self._answer_again(work, row)
+        self._compare(work, row)
 
     async def _admit(
         self,
@@ -186,8 +185,10 @@ class Outbound(Owner):
             if (refusal := self._full()) is not None:
                 self._turn_away(message, refusal, answers)
                 continue
-            life_ms = message.time_to_live.ToMilliseconds() or sender.retention_ms
-            expire_ms = now_ms + min(life_ms, sender.retention_ms)
+            life_ms = sender.retention_ms
+            if message.HasField("time_to_live"):
+                life_ms = min(life_ms, message.time_to_live.ToMilliseconds())
+            expire_ms = now_ms + life_ms
             day = expire_ms // DAY_MS
             if day not in day_keys:
                 try:
@@ -284,11 +285,16 @@ class Outbound(Owner):
         rows = await self._store.get_many(IDEMPOTENCY, keys) if keys else []
         unseen = []
         for work, row in zip(works, rows, strict=True):
-            if row is None or row.expires_at_ms <= work.letter.accept_ms:
+            self._compare(work, row)
+            if work.outcome is None:
                 unseen.append(work)
-            else:
-                self._answer_again(work, row)
         return unseen
+
+    def _compare(self, work: OutgoingWork, row: Record | None) -> None:
+        if row is None or row.expires_at_ms <= work.letter.accept_ms:
+            work.letter.key_version = ABSENT if row is None else row.version
+        else:
+            self._answer_again(work, row)
 
     def _answer_again(self, work: OutgoingWork, row: Record) -> None:
         record = records.IdempotencyRecord.FromString(row.value)
@@ -299,26 +305,31 @@ class Outbound(Owner):
             work.refuse(_reused())
 
     async def _dispatch(self, number: Number, works: list[OutgoingWork]) -> None:
-        unknown = {
-            work.letter.phone_number: None
-            for work in works
-            if work.letter.phone_number
-            and self._contacts.known(number, work.letter.phone_number) is None
-        }
-        if unknown:
-            await self._contacts.read(number, list(unknown))
+        numbers = {work.letter.phone_number: None for work in works if work.letter.phone_number}
+        contacts = await self._contacts.find(number, numbers)
         for work in works:
             phone_number = work.letter.phone_number
+            contact = contacts.get(phone_number)
             if not phone_number:
                 self._put(work)
-                continue
-            contact = self._contacts.known(number, phone_number)
-            if contact is None or self._first_contacts.pending(number.account, phone_number):
-                self._first_contacts.add(work)
+            elif contact is None or self._first_contacts.pending(number.account, phone_number):
+                self._add_first_contact(number, work)
             else:
-                work.contact = contact
-                work.address(contact.pseudonym)
-                self._put(work)
+                self._address(work, contact)
+
+    def _add_first_contact(self, number: Number, work: OutgoingWork) -> None:
+        # Another stream's first contact may have been made while the table was read.
+        phone_number = work.letter.phone_number
+        contact = self._contacts.known(number, phone_number)
+        if contact is None or self._first_contacts.pending(number.account, phone_number):
+            self._first_contacts.add(work)
+        else:
+            self._address(work, contact)
+
+    def _address(self, work: OutgoingWork, contact: Contact) -> None:
+        work.contact = contact
+        work.address(contact.pseudonym)
+        self._put(work)
 
     def _tell(self, answers: _Answers, result: messaging_pb2.SendResult) -> None:
         answers.results.append(result)

@@ -34,7 +34,7 @@ from letterlockd.records.v1 import inbox_pb2
 from letterlockd.records.v1 import jobs_pb2 as jobs
 from letterlockd.store.port import ABSENT, Check, CommitConflict, Put
 
-__all__ = ["Answered", "Letter", "OutgoingWork", "Owner", "establish", "submission"]
+__all__ = ["Answered", "Introduction", "Letter", "OutgoingWork", "Owner", "establish", "submission"]
 
 _BAD_PRE_KEYS = frozenset(
     {
@@ -51,13 +51,16 @@ _BAD_PRE_KEYS = frozenset(
 )
 _NO_SESSION = "SessionNotFound"
 
+_ENVELOPE_TAG = b"\x22"  # Submission.envelopes: field 4, length-delimited
+
 Answered = Callable[[messaging_pb2.SendResult], None]
 
 
 @dataclass(slots=True)
 class Letter:
     """What the business said, and what was decided about it when it was drawn. Times in
-    milliseconds since 1970; `keep_until_ms` is when the last trace goes."""
+    milliseconds since 1970; `keep_until_ms` is when the last trace goes. `key_version`: of the row
+    that the key has already, which is expired and not yet swept."""
 
     message_id: MessageId
     idempotency_key: str
@@ -71,6 +74,22 @@ class Letter:
     keep_until_ms: int
     day: int
     day_key: bytes = field(repr=False)
+    key_version: int = ABSENT
+
+
+@dataclass(slots=True)
+class Introduction:
+    """A recipient's bundles, shared by the messages that waited for them. Used once: each holds
+    one-time keys, with which a second session cannot be opened. `anew`: also where the
+    conversation is known, because none of its sessions can send."""
+
+    bundles: keys_pb2.AccountBundles
+    anew: bool = False
+    used: bool = False
+
+    def is_due(self, known: bool) -> bool:
+        """Whether the next turn has to open sessions."""
+        return not self.used and (self.anew or not known)
 
 
 class Owner:
@@ -88,7 +107,7 @@ class Owner:
         raise NotImplementedError
 
     async def seen_before(self, work: OutgoingWork) -> None:
-        """The store holds the idempotency key already."""
+        """The idempotency key's row is not as it was when the message was drawn."""
         raise NotImplementedError
 
 
@@ -103,9 +122,8 @@ class OutgoingWork(Work):
         "_opens",
         "_owner",
         "_parted",
-        "bundles",
         "contact",
-        "force_establish",
+        "introduction",
         "letter",
         "outcome",
     )
@@ -115,8 +133,7 @@ class OutgoingWork(Work):
         super().__init__(number, ConversationId(b""), None, letter.day, letter.day_key)
         self.letter = letter
         self.contact: Contact | None = None
-        self.bundles: keys_pb2.AccountBundles | None = None
-        self.force_establish = False
+        self.introduction: Introduction | None = None
         self.outcome: messaging_pb2.SendResult | None = None
         self._answer = answer
         self._owner = owner
@@ -139,13 +156,15 @@ class OutgoingWork(Work):
 
     def plan(self, task: jobs.ConversationTask, known: bool) -> int:
         """Encrypt; on first contact open sessions before."""
-        self._opens = self.bundles is not None and (self.force_establish or not known)
+        introduction = self.introduction
+        self._opens = introduction is not None and introduction.is_due(known)
         if not known and not self._opens:
-            self.refuse(refuse(errors_pb2.ERROR_REASON_UNKNOWN_RECIPIENT, "no such user"))
+            self.refuse(_unknown() if introduction is None else _bad_pre_keys())
         if self.outcome is not None:
             return 0
-        if self._opens and self.bundles is not None:
-            establish(task.steps.add().establish, self.bundles)
+        if self._opens and introduction is not None:
+            introduction.used = True
+            establish(task.steps.add().establish, introduction.bundles, complete=True)
         step = task.steps.add().encrypt
         step.payload = self.letter.payload
         step.content_context = self.conversation + self.letter.message_id
@@ -162,7 +181,7 @@ class OutgoingWork(Work):
             draft.tell(changed, self.letter.keep_until_ms)
         letter = self.letter
         draft.write(
-            Check(IDEMPOTENCY, letter.key, ABSENT),
+            Check(IDEMPOTENCY, letter.key, letter.key_version),
             Put(IDEMPOTENCY, letter.key, self._idempotency(), letter.keep_until_ms),
             Put(MESSAGES, letter.message_id, self._message(), letter.keep_until_ms),
         )
@@ -177,9 +196,15 @@ class OutgoingWork(Work):
 
     def failed(self, error: LetterlockError) -> bool:
         """Refused: the caller may repeat it under the same key."""
+        self.taken_back()
         if not self._parted:
             self.refuse(of_error(error))
         return False
+
+    def taken_back(self) -> None:
+        """Sessions that this turn opened are still to be opened."""
+        if self._opens and self.introduction is not None:
+            self.introduction.used = False
 
     def owns(self, conflict: CommitConflict) -> bool:
         """Whether the idempotency key was there already."""
@@ -221,13 +246,13 @@ class OutgoingWork(Work):
 
     def _settle_failure(self, results: Sequence[jobs.StepResult], draft: Draft) -> None:
         name = next(result.failure.name for result in results if result.HasField("failure"))
-        if name == _NO_SESSION and not self._opens:
+        introduction = self.introduction
+        if name == _NO_SESSION and (introduction is None or not introduction.used):
             self.user = draft.user
             self._parted = True
             self._owner.without_session(self)
         elif name in _BAD_PRE_KEYS or name == _NO_SESSION:
-            bad = errors_pb2.ERROR_REASON_BAD_PRE_KEYS
-            self.refuse(refuse(bad, "the recipient's pre-keys do not verify"))
+            self.refuse(_bad_pre_keys())
         else:
             internal = errors_pb2.ERROR_REASON_INTERNAL
             self.refuse(refuse(internal, "internal error", retry_after_ms=1_000))
@@ -267,8 +292,19 @@ class OutgoingWork(Work):
         )
 
 
-def establish(step: jobs.Establish, bundles: keys_pb2.AccountBundles) -> None:
-    """Fill a step that opens sessions with the devices of `bundles`."""
+def _unknown() -> errors_pb2.Refusal:
+    return refuse(errors_pb2.ERROR_REASON_UNKNOWN_RECIPIENT, "no such user")
+
+
+def _bad_pre_keys() -> errors_pb2.Refusal:
+    bad = errors_pb2.ERROR_REASON_BAD_PRE_KEYS
+    return refuse(bad, "the recipient's pre-keys do not verify")
+
+
+def establish(step: jobs.Establish, bundles: keys_pb2.AccountBundles, *, complete: bool) -> None:
+    """Fill a step that opens sessions with the devices of `bundles`; with `complete` these are all
+    that the account has."""
+    step.complete = complete
     step.identity_key = bundles.identity_key
     step.bundles.extend(device.SerializeToString() for device in bundles.devices)
 
@@ -290,6 +326,16 @@ def submission(
     seconds, rest = divmod(expire_ms, 1_000)
     made.expire_time.seconds = seconds
     made.expire_time.nanos = rest * 1_000_000
-    for envelope in envelopes:
-        made.envelopes.add().MergeFromString(envelope)
-    return made.SerializeToString()
+    parts = [made.SerializeToString()]
+    for envelope in envelopes:  # appended as they are: the fields of a message may be concatenated
+        parts += (_ENVELOPE_TAG, _varint(len(envelope)), envelope)
+    return b"".join(parts)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

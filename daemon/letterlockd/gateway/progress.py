@@ -4,6 +4,8 @@
 
 One batch at a time, so two pieces of news about one message never race. A batch is whatever came
 while the one before was committed: many news become one transaction and one inbox row a number.
+After a large batch the next one gathers for a moment: under load most messages are delivered by
+then, and SENT and DELIVERED become one change and one event.
 News that belong to a conversation's turn (a read receipt) bring that turn's own writes and are
 committed as one with them.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from letterlock.v1 import messaging_pb2 as api
@@ -32,6 +35,13 @@ from letterlockd.store.port import Check, Delete, Outcome, Put, Store, StoreFull
 __all__ = ["Advance", "Progress"]
 
 _MAX_BATCH = 1_024
+
+_LARGE_BATCH = 64
+"""From how many news on a batch tells of load. With fewer, statuses are told at once."""
+
+_GATHER_SECONDS = 0.05
+"""From one batch's start to the next one's, under load. A message's way to a connected device and
+back takes some 20 ms; longer only delays what the business is told."""
 
 _MIN_EVENT_LIFE_MS = 24 * 3_600_000
 """A status that changes at the end of a message's life is still to be told. An event holds
@@ -84,6 +94,7 @@ class Progress:
         self._counters = counters
         self._queue: deque[_Group] = deque()
         self._news = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -111,16 +122,30 @@ class Progress:
                 self._idle.set()
                 self._news.clear()
                 await self._news.wait()
-            await self._work(self._next_groups())
+            groups = self._next_groups()
+            began = self._clock.monotonic()
+            await self._work(groups)
+            if sum(len(group.advances) for group in groups) >= _LARGE_BATCH:
+                await self._gather(began + _GATHER_SECONDS - self._clock.monotonic())
 
     async def idle(self) -> None:
         """Wait until there is nothing left to commit."""
         await self._idle.wait()
 
+    async def _gather(self, seconds: float) -> None:
+        """Let news come together, unless a turn waits for its own: it holds a conversation."""
+        self._hurry.clear()
+        if seconds > 0 and all(group.outcome is None for group in self._queue):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._hurry.wait()
+
     def _put(self, group: _Group) -> None:
         self._queue.append(group)
         self._idle.clear()
         self._news.set()
+        if group.outcome is not None:
+            self._hurry.set()
 
     def _next_groups(self) -> list[_Group]:
         """What fits in a batch. A turn's own group fails alone, so nothing in the batch may build

@@ -88,7 +88,7 @@ class RepairWork(Work):
         if self._extra:
             task.steps.add().drop_devices.device_ids.extend(self._extra)
         if self._bundles is not None:
-            establish(task.steps.add().establish, self._bundles)
+            establish(task.steps.add().establish, self._bundles, complete=False)
         step = task.steps.add().encrypt
         step.sealed_payload = self._row.record.sealed_payload
         step.content_context = self.conversation + self._row.record.message_id
@@ -130,6 +130,9 @@ class RepairWork(Work):
     def failed(self, error: LetterlockError) -> bool:
         """Try again, until the message expires."""
         return True
+
+    def taken_back(self) -> None:
+        """Nothing to undo."""
 
     def owns(self, conflict: CommitConflict) -> bool:
         """Whether the row is gone."""

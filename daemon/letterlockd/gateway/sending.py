@@ -100,7 +100,8 @@ class Sending:
         try:
             while True:
                 await self._room.wait()
-                rows = await self._outbox.take(min(_MAX_TAKE, self._max - len(self._open)))
+                room = max(1, self._max - len(self._open))
+                rows = await self._outbox.take(min(_MAX_TAKE, room))
                 now_ms = self._clock.now_ms()
                 for row in rows:
                     self._open[row.sequence] = row

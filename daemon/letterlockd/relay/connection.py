@@ -17,7 +17,7 @@ It does not decide who may connect, and what an acknowledgement does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,11 +38,14 @@ from letterlockd.relay.tables import MAILBOXES, item_id_of, item_key, mailbox_pr
 from letterlockd.relay.window import DeliveryWindow
 from letterlockd.store.port import Store
 
-__all__ = ["Connection", "FrameLimits", "Outgoing", "Unacknowledged"]
+__all__ = ["Completion", "Connection", "FrameLimits", "Outgoing", "Unacknowledged"]
 
 _QUEUE_EMPTY = ConnectResponse(queue_empty=QueueEmpty()).SerializeToString()
 _MAX_RESULTS = 1_024
 _MIN_PAGE = 16
+
+Completion = Callable[[Sequence[bytes]], Awaitable[list[bytes]]]
+"""Adds to stored deliveries what is said on the way out and not kept with them."""
 
 
 class Outgoing(NamedTuple):
@@ -76,6 +79,7 @@ class Connection:
     __slots__ = (
         "_behind",
         "_clock",
+        "_complete",
         "_cursor",
         "_draining",
         "_ended",
@@ -92,6 +96,7 @@ class Connection:
         "_told_empty",
         "_unacknowledged",
         "_wake",
+        "departing",
         "device_id",
         "mailbox",
         "unanswered",
@@ -106,14 +111,19 @@ class Connection:
         limits: FrameLimits,
         store: Store,
         clock: Clock,
+        complete: Completion | None = None,
     ) -> None:
         self.mailbox = mailbox
         self.device_id = device_id
         self.window = DeliveryWindow(window)
         self.unanswered = 0
+        self.departing: frozenset[int] = frozenset()
+        """Items acknowledged on an earlier stream whose rows are still there: not delivered again,
+        or each of the two acknowledgements would give a receipt."""
         self._limits = limits
         self._store = store
         self._clock = clock
+        self._complete = complete
         self._cursor = 0
         self._behind = True
         self._missed = False
@@ -156,7 +166,10 @@ class Connection:
             await self._settled.wait()
 
     def acknowledge(self, item_ids: Iterable[int]) -> list[tuple[int, Unacknowledged]]:
-        """Those of the ids that are out on this stream, once each; they no longer are."""
+        """Those of the ids that are out on this stream, once each; they no longer are. None after
+        its end: a newer stream may have delivered them again."""
+        if self._ended:
+            return []
         pop = self._unacknowledged.pop
         found = ((id_, pop(id_, None)) for id_ in item_ids)
         return [(id_, entry) for id_, entry in found if entry is not None]
@@ -269,7 +282,7 @@ class Connection:
                 self._page = max(_MIN_PAGE, limit // 2)
                 break
             self._cursor = item_id = item_id_of(key)
-            if record.expires_at_ms <= now_ms:
+            if record.expires_at_ms <= now_ms or item_id in self.departing:
                 continue
             row = read_row(record.value)
             self._unacknowledged[item_id] = Unacknowledged(len(record.value), row.debt)
@@ -281,6 +294,8 @@ class Connection:
                 self._behind = self._told_empty = False
         self._wake.set()
         self.window.delivered(len(out))
+        if out and self._complete is not None:
+            out = await self._complete(out)
         return deliveries_frame(out) if out else None
 
 

@@ -152,7 +152,7 @@ class Intake:
         for envelope in envelopes:
             mailbox = recipient.devices[envelope.device_id].mailbox
             item_id = self._ids.take()
-            delivery = envelope_item(
+            kept, delivery = envelope_item(
                 item_id,
                 envelope,
                 message_id=message_id,
@@ -165,7 +165,7 @@ class Intake:
             )
             size = 0
             if stored:
-                row = write_row(delivery, debt, recipient.account_id)
+                row = write_row(kept, debt, recipient.account_id)
                 size = len(row)
                 commit.append(Put(MAILBOXES, item_key(mailbox, item_id), row, expires_ms))
             items.append(Outgoing(mailbox, item_id, delivery, size, debt))

@@ -1,6 +1,7 @@
 """Items as bytes: made once when a message is accepted, stored and delivered without another step.
 
-A row's `delivery` is a serialised `Deliveries` with one item. Protobuf joins repeated fields of
+A row's `delivery` is a serialised `Deliveries` with one item; what a gateway is told of the sender
+is added on the way out (`sender_numbers`). Protobuf joins repeated fields of
 bytes put one after the other, so a frame of many items is a tag, a length and the rows.
 Nothing here knows of streams or of the store.
 """
@@ -15,13 +16,12 @@ from letterlock.relay.v1.mailbox_pb2 import (
     ConnectResponse,
     Deliveries,
     DeviceEnvelope,
-    Envelope,
     Item,
     Receipt,
     Receipts,
 )
 
-from letterlockd.records.v1.relay_pb2 import ReceiptDebt, StoredItem
+from letterlockd.records.v1.relay_pb2 import StoredItem
 
 __all__ = [
     "Debt",
@@ -66,24 +66,27 @@ def envelope_item(
     accepted: Timestamp,
     expires: Timestamp,
     sender_number: str,
-) -> bytes:
-    """One envelope as the bytes to deliver."""
-    item = Item(
-        item_id=item_id,
-        envelope=Envelope(
-            message_id=message_id,
-            sender_account_id=sender,
-            sender_device_id=sender_device_id,
-            recipient_account_id=recipient,
-            recipient_device_id=envelope.device_id,
-            type=envelope.type,
-            body=envelope.body,
-            accept_time=accepted,
-            expire_time=expires,
-            sender_phone_number=sender_number,
-        ),
-    )
-    return Deliveries(items=(item,)).SerializeToString()
+) -> tuple[bytes, bytes]:
+    """One envelope as the bytes to store, and to deliver now: only the latter have the number,
+    which never stands on disk in clear (I5)."""
+    made = Deliveries()  # filled in place: a message that is put into another is copied
+    item = made.items.add()
+    item.item_id = item_id
+    said = item.envelope
+    said.message_id = message_id
+    said.sender_account_id = sender
+    said.sender_device_id = sender_device_id
+    said.recipient_account_id = recipient
+    said.recipient_device_id = envelope.device_id
+    said.type = envelope.type
+    said.body = envelope.body
+    said.accept_time.MergeFrom(accepted)
+    said.expire_time.MergeFrom(expires)
+    stored = made.SerializeToString()
+    if not sender_number:
+        return stored, stored
+    said.sender_phone_number = sender_number
+    return stored, made.SerializeToString()
 
 
 def receipts_item(item_id: int, receipts: Sequence[Receipt]) -> bytes:
@@ -94,16 +97,14 @@ def receipts_item(item_id: int, receipts: Sequence[Receipt]) -> bytes:
 
 def write_row(delivery: bytes, debt: Debt | None, recipient: bytes) -> bytes:
     """The value of a mailbox row."""
-    owed = None
+    stored = StoredItem()
+    stored.delivery = delivery
+    stored.recipient = recipient
     if debt is not None:
-        owed = ReceiptDebt(
-            mailbox=debt.mailbox,
-            message_id=debt.message_id,
-            sender=debt.sender,
-            recipient=debt.recipient,
-            shared=debt.shared,
-        )
-    return StoredItem(delivery=delivery, debt=owed, recipient=recipient).SerializeToString()
+        owed = stored.debt
+        owed.SetInParent()  # also when every field has its default
+        owed.mailbox, owed.message_id, owed.sender, owed.recipient, owed.shared = debt
+    return stored.SerializeToString()
 
 
 def read_row(row: bytes) -> StoredRow:

@@ -74,11 +74,12 @@ class Journal:
         self._switchboard = switchboard
         self._clock = clock
         self._settings = settings
-        self._receipts = Receipts(store, settings.max_ttl_ms)
+        self._receipts = Receipts(store, settings.max_ttl_ms, self._is_leaving)
         self._staged: list[Staged] = []
         self._staged_size = 0
         self._settlings: list[Settling] = []
         self._settling_rows = 0
+        self._leaving: dict[int, set[int]] = {}
         self._wake = asyncio.Event()
         self._taken = asyncio.Event()
         self._busy = False
@@ -105,7 +106,14 @@ class Journal:
         """Delete rows of mailboxes with the next batch, and give the receipts they owe."""
         self._settlings.append(settling)
         self._settling_rows += settling.row_count
+        if isinstance(settling, Acknowledged):
+            leaving = self._leaving.setdefault(settling.mailbox, set())
+            leaving.update([item_id for item_id, _ in settling.items])
         self._wake.set()
+
+    def leaving(self, mailbox: int) -> frozenset[int]:
+        """Items of a mailbox that are acknowledged, but not durably so."""
+        return frozenset(self._leaving.get(mailbox, ()))
 
     async def idle(self) -> None:
         """Wait until everything that was staged is durable and told."""
@@ -234,4 +242,15 @@ class Journal:
         for item in batch.items:
             self._levels.added(item.mailbox, item.size)
         for one in settlings:
+            if isinstance(one, Acknowledged):
+                self._left(one)
             one.done()
+
+    def _is_leaving(self, mailbox: int, item_id: int) -> bool:
+        return item_id in self._leaving.get(mailbox, ())
+
+    def _left(self, one: Acknowledged) -> None:
+        leaving = self._leaving[one.mailbox]
+        leaving.difference_update([item_id for item_id, _ in one.items])
+        if not leaving:
+            del self._leaving[one.mailbox]

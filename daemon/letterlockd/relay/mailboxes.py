@@ -16,13 +16,14 @@ from letterlock.relay.v1.mailbox_pb2 import ConnectRequest, Open, Submissions
 
 from letterlockd.clock import Clock
 from letterlockd.errors import BusyError, CallerError, InvalidField, Unauthenticated
-from letterlockd.relay.connection import Connection, FrameLimits, Unacknowledged
+from letterlockd.relay.connection import Completion, Connection, FrameLimits, Unacknowledged
 from letterlockd.relay.credentials import Caller, GatewayCaller
 from letterlockd.relay.directory import Directory
 from letterlockd.relay.intake import Intake
 from letterlockd.relay.journal import Journal
 from letterlockd.relay.levels import Levels
 from letterlockd.relay.receipts import Acknowledged
+from letterlockd.relay.sender_numbers import SenderNumbers
 from letterlockd.relay.settings import RelaySettings
 from letterlockd.relay.switchboard import Switchboard
 from letterlockd.store.port import Store
@@ -53,6 +54,7 @@ class Mailboxes:
     ) -> None:
         self._store = store
         self._directory = directory
+        self._numbers = SenderNumbers(directory)
         self._gateways = gateways
         self._levels = levels
         self._intake = intake
@@ -77,6 +79,7 @@ class Mailboxes:
         connection = self._connection(caller, self._window(first.open))
         await self._levels.know([connection.mailbox])
         self._switchboard.connect(connection)
+        connection.departing = self._journal.leaving(connection.mailbox)
         try:
             await self._check_still_there(caller)
         except BaseException:
@@ -147,11 +150,12 @@ class Mailboxes:
         settings = self._settings
         if isinstance(caller, GatewayCaller):
             mailbox, device_id = self._gateways[caller.gateway_id], 1
+            complete: Completion | None = self._numbers.complete
             limits = FrameLimits(settings.gateway_frame_bytes, settings.max_frame_items)
         else:
-            mailbox, device_id = caller.slot, caller.device_id
+            mailbox, device_id, complete = caller.slot, caller.device_id, None
             limits = FrameLimits(settings.device_frame_bytes, settings.max_frame_items)
-        return Connection(mailbox, device_id, window, limits, self._store, self._clock)
+        return Connection(mailbox, device_id, window, limits, self._store, self._clock, complete)
 
     def _window(self, first: Open) -> int:
         window = first.window or self._settings.default_window

@@ -51,7 +51,7 @@ class Acknowledged(NamedTuple):
 
 
 class Died(NamedTuple):
-    """Rows that expired or were removed. Those that are gone by then are passed over."""
+    """Rows that expired or were removed. Those that are gone by then, or acknowledged, are left."""
 
     kind: Kind
     rows: Sequence[tuple[int, int]]
@@ -84,11 +84,13 @@ class Batch:
 
 
 class Receipts:
-    """Turns what happened into receipts."""
+    """Turns what happened into receipts. `is_leaving(mailbox, item id)` tells of acknowledged
+    items: those do not die any more."""
 
-    def __init__(self, store: Store, kept_ms: int) -> None:
+    def __init__(self, store: Store, kept_ms: int, is_leaving: Callable[[int, int], bool]) -> None:
         self._store = store
         self._kept_ms = kept_ms
+        self._is_leaving = is_leaving
 
     @staticmethod
     def ids_needed(settlings: Sequence[Settling]) -> int:
@@ -116,7 +118,7 @@ class Receipts:
         keys = [item_key(*row) for row in died.rows]
         records = await self._store.get_many(MAILBOXES, keys)
         for (mailbox, item_id), key, record in zip(died.rows, keys, records, strict=True):
-            if record is None:
+            if record is None or self._is_leaving(mailbox, item_id):
                 continue
             died.forgive(mailbox, item_id)
             batch.changes.append(Delete(MAILBOXES, key))

@@ -32,11 +32,13 @@ class FolderSender:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._writing = asyncio.Lock()  # two that clean up at a time delete each other's finds
 
     async def send(self, verification_id: str, number: str, code: str) -> None:
         """As the port says."""
         try:
-            await asyncio.to_thread(self._write, verification_id, code)
+            async with self._writing:
+                await asyncio.to_thread(self._write, verification_id, code)
         except OSError as error:
             raise VerificationNotSent(
                 f"verification folder cannot be written: {error.strerror}"

@@ -183,15 +183,23 @@ def _unary_answer(handler: Callable[..., Any]) -> _Work:
 
 def _streamed_answer(handler: Callable[..., Any]) -> _Work:
     """A coroutine for either style of handler: gRPC itself writes each item that an asynchronous
-    generator gives to the context in just this way, so this costs nothing more."""
-    if not inspect.isasyncgenfunction(handler):
-        return handler
+    generator gives to the context in just this way, so this costs nothing more.
 
-    async def pump(request: Any, context: _Context) -> None:
+    The initial metadata leave before all else. gRPC takes them for sent only when the first write
+    is done: if that write is cancelled, because reading failed meanwhile, it sends them again with
+    the status, the transport refuses, and the caller waits for a status until its deadline.
+    """
+    generates = inspect.isasyncgenfunction(handler)
+
+    async def answered(request: Any, context: _Context) -> None:
+        await context.send_initial_metadata(())
+        if not generates:
+            await handler(request, context)
+            return
         async for response in handler(request, context):
             await context.write(response)
 
-    return pump
+    return answered
 
 
 def _bearer(context: _Context) -> str:

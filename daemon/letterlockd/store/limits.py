@@ -7,9 +7,10 @@ raises `BrokenInvariant`; nothing of the call is queued then.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from letterlockd.errors import BrokenInvariant
-from letterlockd.store.port import Check, Commit, Delete, Put, Table
+from letterlockd.store.port import Commit, Put, Table
 
 __all__ = [
     "MAX_BATCH_RECORDS",
@@ -82,10 +83,22 @@ def check_sequence(name: str, count: int) -> None:
 def measured(tables: Mapping[int, Table], commits: Sequence[Commit]) -> int:
     """The size in bytes that a `commit()` call counts for, after checking all of it."""
     size = operations = 0
+    known = tables.get
     for commit in commits:
         operations += len(commit)
-        for operation in commit:
-            size += _operation_size(tables, operation)
+        for operation in commit:  # some ten times a message, so without a call for each
+            table, key = operation[0], operation[1]
+            if known(table.number) is not table:
+                check_table(tables, table)
+            length = len(key)
+            if not 1 <= length <= MAX_KEY_BYTES:
+                check_key(table, key)
+            size += length
+            if type(operation) is Put:
+                size += len(operation[2])
+                if (operation[3] > 0) is not table.expires or operation[3] < 0:
+                    _refuse_expiry(table)
+    size += operations * _OPERATION_BYTES
     if operations > MAX_CALL_OPERATIONS or size > MAX_CALL_BYTES:
         raise BrokenInvariant(
             f"commit call: at most {MAX_CALL_OPERATIONS} operations and {MAX_CALL_BYTES} bytes"
@@ -93,18 +106,6 @@ def measured(tables: Mapping[int, Table], commits: Sequence[Commit]) -> int:
     return size
 
 
-def _operation_size(tables: Mapping[int, Table], operation: Put | Delete | Check) -> int:
-    table, key = operation[0], operation[1]
-    if tables.get(table.number) is not table:
-        check_table(tables, table)
-    length = len(key)
-    if not 1 <= length <= MAX_KEY_BYTES:
-        check_key(table, key)
-    if type(operation) is Put:
-        if (operation.expires_at_ms > 0) is not table.expires or operation.expires_at_ms < 0:
-            raise BrokenInvariant(
-                f"put into table {table.name}: expiry time "
-                + ("required" if table.expires else "not allowed")
-            )
-        length += len(operation.value)
-    return length + _OPERATION_BYTES
+def _refuse_expiry(table: Table) -> NoReturn:
+    required = "required" if table.expires else "not allowed"
+    raise BrokenInvariant(f"put into table {table.name}: expiry time {required}")

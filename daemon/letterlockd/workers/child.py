@@ -7,7 +7,6 @@ places of exceptions: values of a traceback could be content or keys.
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import signal
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import BinaryIO
 
-from letterlockd import failpoints
+from letterlockd import collector, failpoints
 from letterlockd.workers.execute import execute
 from letterlockd.workers.frames import HELLO, read_frame, write_frame
 
@@ -27,8 +26,7 @@ def main() -> None:
     """Serve until the pool closes the pipe."""
     _prepare_process()
     questions, answers = _take_pipes()
-    gc.collect()
-    gc.freeze()  # what is loaded now stays: no collection needs to look at it again
+    collector.calm()
     try:
         write_frame(answers, 0, HELLO)
         _serve(questions, answers)

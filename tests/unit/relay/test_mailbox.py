@@ -58,6 +58,20 @@ async def test_a_user_writes_to_a_business_and_the_gateway_learns_the_number(
     assert item.envelope.recipient_account_id == business.account_id
 
 
+async def test_the_number_of_a_message_that_waits_is_told_and_not_kept_with_it(
+    running: Running, clock: FakeClock
+) -> None:
+    client = running.client
+    user, business = await client.register(), await client.business()
+    device = await client.connect(user)
+    await device.submitted(submission(business, now_ms=clock.now_ms()))
+    rows = await running.store.scan(MAILBOXES, prefix=b"", limit=10)
+    assert user.number.encode() not in b"".join(record.value for _, record in rows)
+    (item,) = await (await client.connect(GATEWAY)).items(1)
+    assert item.envelope.sender_phone_number == user.number
+    assert item.envelope.body == b"ciphertext"
+
+
 async def test_what_waited_is_delivered_in_order_and_then_the_queue_is_empty(
     running: Running, clock: FakeClock
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from letterlock.admin import AdminClient
+from letterlock.business.admin import AdminClient
 from letterlock.errors import Forbidden, InvalidRequest, Unavailable
 from letterlock.v1 import businesses_pb2, businesses_pb2_grpc
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import grpc
 import pytest
-from letterlock.business import BusinessClient
+from letterlock.business.client import BusinessClient
+from letterlock.business.outgoing import OutgoingMessage, SendResult
 from letterlock.errors import (
     Busy,
     InvalidRequest,
@@ -19,7 +20,6 @@ from letterlock.errors import (
     Unavailable,
     UnknownRecipient,
 )
-from letterlock.outgoing import OutgoingMessage, SendResult
 from letterlock.v1 import errors_pb2
 
 from tests.harness.fakes_sdk import (

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from letterlock.cli_device import find_code, recipient
-from letterlock.cli_output import cell, error_line, event_row, exit_code, status_name
-from letterlock.cli_settings import Settings, profile_path, read_profile, save_tokens
-from letterlock.cli_watch import watch_row
+from letterlock.business.events import Event
+from letterlock.cli.device import find_code, recipient
+from letterlock.cli.output import cell, error_line, event_row, exit_code, status_name
+from letterlock.cli.settings import Settings, profile_path, read_profile, save_tokens
+from letterlock.cli.watch import watch_row
 from letterlock.errors import (
     Busy,
     DeviceError,
@@ -23,7 +24,6 @@ from letterlock.errors import (
     Replaced,
     Unavailable,
 )
-from letterlock.events import Event
 from letterlock.v1 import messaging_pb2
 
 from tests.harness.fakes_sdk import NUMBER, TOKEN, FakeGateway, serving
@@ -37,7 +37,7 @@ async def letterlock(folder: Path, target: str, *arguments: str) -> tuple[int, l
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "from letterlock.cli import main; main()",
+        "from letterlock.cli.commands import main; main()",
         "--insecure",
         *arguments,
         stdout=asyncio.subprocess.PIPE,

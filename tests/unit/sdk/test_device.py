@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from letterlock.content.v1 import content_pb2
-from letterlock.device import Device
-from letterlock.device_events import (
+from letterlock.device.device import Device
+from letterlock.device.events import (
     DeviceEvent,
     IdentityChanged,
     IncomingMessage,
@@ -17,8 +17,8 @@ from letterlock.device_events import (
     SendRefused,
     Undecryptable,
 )
-from letterlock.device_link import DeviceLink
-from letterlock.device_store import Changes, DeviceStore, MemoryStore
+from letterlock.device.link import DeviceLink
+from letterlock.device.store import Changes, DeviceStore, MemoryStore
 from letterlock.errors import (
     Busy,
     DeviceError,
@@ -606,3 +606,23 @@ def bert_account(relay: FakeRelay) -> bytes:
     account = relay.by_number(BERT)
     assert account is not None
     return account.account_id
+
+
+async def test_strangers_that_send_noise_leave_nothing_behind(
+    bert: Device, relay: FakeRelay
+) -> None:
+    for sender in range(1, 4):
+        for kind in (2, 3, 9):
+            envelope = mailbox_pb2.Envelope(
+                sender_account_id=bytes([sender]) * 16,
+                sender_device_id=1,
+                type=kind,
+                body=b"\x44 noise",
+            )
+            relay.put_item(
+                relay.accounts[bert.account_id].devices[1], mailbox_pb2.Item(envelope=envelope)
+            )
+    events = [await bert.next_event() for _ in range(9)]
+    assert all(isinstance(event, Undecryptable) for event in events)
+    await relay.until(lambda: len(relay.acked) == 9)
+    assert bert.identity_of(b"\x01" * 16) is None

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from letterlock.device_store import DeviceStore, FileStore, MemoryStore
+from letterlock.device.store import DeviceStore, FileStore, MemoryStore
 from letterlock.errors import DeviceError
 
 KEY = bytes(range(32))

@@ -20,6 +20,7 @@ from typing import Any
 
 import lmdb
 
+from letterlockd import collector
 from letterlockd.errors import LetterlockError
 from letterlockd.store.lmdb.engine import Request
 from letterlockd.store.lmdb.prepare import open_engine
@@ -83,6 +84,7 @@ def _serve(pipes: _Pipes) -> int:
     if not started:
         return 0
     engine = open_engine(Start(*started[0]))
+    collector.calm()
     pipes.send(("ready",))
     while frames := pipes.receive():
         group: list[Request] = [request for frame in frames for request in frame]

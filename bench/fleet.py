@@ -1,0 +1,209 @@
+"""The users of the end-to-end benchmark: many devices in a process of their own.
+
+Run by `bench.end_to_end`, which writes one JSON command a line to standard input and reads one
+answer a line from standard output. The devices are the SDK's, with their state in memory, about a
+hundred to a connection. Each text begins with its number and the time at which it was due
+(CLOCK_MONOTONIC, the same in all processes of a machine), so that the ledger and the latencies are
+made here, where a message arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import uvloop
+from letterlock import Device, MemoryStore
+from letterlock.channel import open_channel
+from letterlock.device.events import IncomingMessage
+from letterlock.errors import Busy
+from letterlockd import collector
+
+DEVICES_A_CHANNEL = 100
+AT_ONCE = 16
+"""Registrations in flight: the folder of codes keeps the newest hundred."""
+
+
+@dataclass
+class Ledger:
+    """What arrived, by number, since the last command that began a count."""
+
+    expected: int = 0
+    arrived: set[int] = field(default_factory=set)
+    repeated: int = 0
+    latencies_ms: list[float] = field(default_factory=list)
+    last_s: float = 0.0
+    complete: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def begin(self, expected: int) -> None:
+        self.expected, self.repeated = expected, 0
+        self.arrived.clear()
+        self.latencies_ms.clear()
+        self.complete.clear()
+
+    def note(self, text: str) -> None:
+        number, due_s, _ = text.split(" ", 2)
+        now = time.monotonic()
+        if int(number) in self.arrived:
+            self.repeated += 1
+        self.arrived.add(int(number))
+        self.latencies_ms.append((now - float(due_s)) * 1e3)
+        self.last_s = now
+        if len(self.arrived) >= self.expected:
+            self.complete.set()
+
+
+class Fleet:
+    """All devices; one method for each command."""
+
+    def __init__(self, relay: str, ca: Path, codes: Path, opened: AsyncExitStack) -> None:
+        self._relay, self._ca, self._codes = relay, ca, codes
+        self._opened = opened
+        self._channels: list[grpc.aio.Channel] = []
+        self._devices: list[Device] = []
+        self._business = b""
+        self._ledger = Ledger()
+        self._readers: list[asyncio.Task[None]] = []
+        self._registering = asyncio.Semaphore(AT_ONCE)
+
+    async def register(self, users: int, devices_each: int, first_number: int) -> dict[str, Any]:
+        """Register and connect users, each with some devices; they take everything from now on."""
+        numbers = range(first_number, first_number + users)
+        await asyncio.gather(*(self._register(f"+{number}", devices_each) for number in numbers))
+        return {"devices": len(self._devices)}
+
+    async def begin(self, expected: int) -> dict[str, Any]:
+        """Count from nothing, up to `expected`."""
+        self._ledger.begin(expected)
+        return {}
+
+    async def finish(self, patience_s: float) -> dict[str, Any]:
+        """Wait for what is expected, and tell what came."""
+        ledger = self._ledger
+        try:
+            async with asyncio.timeout(patience_s):
+                await ledger.complete.wait()
+        except TimeoutError:
+            pass
+        return {
+            "arrived": len(ledger.arrived),
+            "repeated": ledger.repeated,
+            "strange": sum(number >= ledger.expected for number in ledger.arrived),
+            "last_s": ledger.last_s,
+            "latencies_ms": sorted(round(taken, 3) for taken in ledger.latencies_ms),
+        }
+
+    async def answer(self, each: int) -> dict[str, Any]:
+        """Every device writes to the business and waits for the relay: sessions are then used by
+        both sides."""
+        await asyncio.gather(*(self._send(device, each, "answer") for device in self._devices))
+        return {}
+
+    async def send(self, count: int, body: str) -> dict[str, Any]:
+        """Write `count` messages to the business, spread over all devices, as fast as the devices'
+        outboxes take them."""
+        began = time.monotonic()
+        share = count // len(self._devices)
+        starts = range(0, count, share)
+        await asyncio.gather(
+            *(
+                self._send_numbered(device, range(start, start + share), body)
+                for device, start in zip(self._devices, starts, strict=False)
+            )
+        )
+        return {"began_s": began, "sent": share * len(self._devices)}
+
+    async def _register(self, number: str, devices_each: int) -> None:
+        async with self._registering:
+            first = await self._open()
+            verification = await self._verification(first, number)
+            code = (self._codes / verification).read_text().strip()
+            await first.register(number, verification, code)
+            await self._run(first)
+            for _ in range(devices_each - 1):
+                further = await self._open()
+                await further.link(await first.create_link())
+                await self._run(further)
+
+    async def _verification(self, device: Device, number: str) -> str:
+        """Codes are rationed by the relay: many users take their time."""
+        while True:
+            try:
+                return await device.request_verification(number)
+            except Busy as busy:
+                await asyncio.sleep(busy.retry_after or 1.0)
+
+    async def _open(self) -> Device:
+        place = len(self._devices)
+        self._devices.append(
+            device := Device(
+                self._relay,
+                store=MemoryStore(),
+                channel=self._channel(place // DEVICES_A_CHANNEL),
+                one_time_pre_keys=0,
+            )
+        )
+        return await self._opened.enter_async_context(device)
+
+    def _channel(self, place: int) -> grpc.aio.Channel:
+        while place >= len(self._channels):
+            channel = open_channel(self._relay, ca=self._ca)
+            self._opened.push_async_callback(channel.close, None)
+            self._channels.append(channel)
+        return self._channels[place]
+
+    async def _run(self, device: Device) -> None:
+        await device.connect()
+        self._readers.append(asyncio.create_task(self._read(device)))
+
+    async def _read(self, device: Device) -> None:
+        async for event in device.events():
+            if not isinstance(event, IncomingMessage):
+                continue
+            self._business = event.sender
+            if event.text is not None:
+                self._ledger.note(event.text)
+            event.ack()
+
+    async def _send(self, device: Device, count: int, text: str) -> None:
+        for _ in range(count):
+            await device.send_text(self._business, text)
+
+    async def _send_numbered(self, device: Device, numbers: range, body: str) -> None:
+        for number in numbers:
+            text = f"{number} {time.monotonic():.6f} "
+            text += body[len(text) :]
+            await device.send_text(self._business, text, wait=False)
+
+    async def stop(self) -> None:
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+
+
+async def run(relay: str, ca: Path, codes: Path) -> None:
+    """Do commands until standard input ends."""
+    lines = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
+    )
+    collector.calm()
+    async with AsyncExitStack() as opened:
+        fleet = Fleet(relay, ca, codes, opened)
+        async for line in lines:
+            command = json.loads(line)
+            answer = await getattr(fleet, command.pop("do"))(**command)
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+        await fleet.stop()
+
+
+if __name__ == "__main__":
+    uvloop.run(run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))

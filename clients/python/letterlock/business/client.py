@@ -1,0 +1,197 @@
+"""The client of a business backend: sends and receives the messages of one business number.
+
+Joins the channel, the token and the streams; the streams' logic is in sending.py, receiving.py and
+their drivers. Knows nothing of encryption: that is the gateway's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from types import TracebackType
+from typing import Self, TypeVar
+from weakref import WeakSet
+
+import grpc.aio
+
+from letterlock.business.outgoing import OutgoingMessage, new_idempotency_key
+from letterlock.business.receive_stream import ReceiveStream
+from letterlock.business.send_stream import Messages, SendStream
+from letterlock.channel import bearer, open_channel
+from letterlock.content.v1 import content_pb2
+from letterlock.errors import InvalidRequest
+from letterlock.reconnect import Sleep, repeat
+from letterlock.retry import Backoff, RetryPolicy
+from letterlock.v1 import messaging_pb2, messaging_pb2_grpc
+
+DEFAULT_WINDOW = 1_000
+MAX_WINDOW = 10_000
+CALL_ATTEMPTS = 5
+"""How often a single call is tried before its caller hears of it."""
+
+_Answer = TypeVar("_Answer")
+
+
+class Start(IntEnum):
+    """Where a Receive stream starts."""
+
+    OLDEST = messaging_pb2.RECEIVE_START_OLDEST
+    """With the oldest event that is not acknowledged."""
+    NEW = messaging_pb2.RECEIVE_START_NEW
+    """With events from now on. What comes while the stream is away waits for OLDEST."""
+
+
+class BusinessClient:
+    """A business number at its gateway. Use it with `async with`.
+
+    `token` is the business's bearer token; `ca` the PEM file of the gateway's authority (default:
+    LETTERLOCK_CA, else the system's); `deadline` the seconds given to each single call, of which
+    there are at most five. `channel` (the caller's own, not closed here) replaces `target`.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        token: str,
+        *,
+        number: str,
+        ca: str | os.PathLike[str] | None = None,
+        insecure: bool = False,
+        channel: grpc.aio.Channel | None = None,
+        deadline: float = 10.0,
+        retry: RetryPolicy | None = None,
+        jitter: Callable[[], float] = random.random,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._target, self._ca, self._insecure = target, ca, insecure
+        self._given_channel = channel
+        self._channel = channel
+        self._metadata = bearer(token)
+        self._number = number
+        self._deadline = deadline
+        self._retry = retry or RetryPolicy()
+        self._jitter = jitter
+        self._sleep = sleep
+        self._streams: WeakSet[SendStream | ReceiveStream] = WeakSet()  # ended ones drop out
+
+    async def __aenter__(self) -> Self:
+        if self._channel is None:
+            self._channel = open_channel(self._target, ca=self._ca, insecure=self._insecure)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End every stream, then the connection."""
+        for stream in list(self._streams):
+            await stream.aclose()
+        self._streams.clear()
+        if self._channel is not None and self._given_channel is None:
+            await self._channel.close()
+            self._channel = None
+
+    async def send(
+        self,
+        *,
+        to: str,
+        text: str | None = None,
+        content: content_pb2.Content | None = None,
+        idempotency_key: str | None = None,
+        time_to_live: float | None = None,
+        caller_tag: bytes = b"",
+    ) -> messaging_pb2.Accepted:
+        """Send one message to a phone number (+...) or user id; returns once the gateway has it
+        durably. Tried again under the same key where the outcome is unknown. Raises what the
+        gateway refused it for.
+        """
+        message = OutgoingMessage(
+            to, text, content, idempotency_key or new_idempotency_key(), time_to_live, caller_tag
+        )
+        request = messaging_pb2.SendMessageRequest(
+            business_number=self._number, message=message.to_proto()
+        )
+        call = self._stub.SendMessage
+        answer = await self._call(
+            lambda: call(request, timeout=self._deadline, metadata=self._metadata)
+        )
+        return answer.accepted
+
+    def send_many(self, messages: Messages, *, window: int = DEFAULT_WINDOW) -> SendStream:
+        """Send messages as they come from an iterable, sync or async; gives a SendResult for each.
+
+        At most `window` messages are in hand. Lost streams are opened again without end, and what
+        was not answered is sent again under the same keys. Raises InvalidRequest.
+        """
+        _check_window(window)
+        stream = SendStream(
+            lambda: self._stub.Send(metadata=self._metadata),
+            self._number,
+            messages,
+            window=window,
+            backoff=self._backoff(None),
+            sleep=self._sleep,
+        )
+        self._streams.add(stream)
+        return stream
+
+    def receive(
+        self, *, window: int = DEFAULT_WINDOW, start: Start = Start.OLDEST
+    ) -> ReceiveStream:
+        """Events of the number; each is in the window until its `ack()`. Raises InvalidRequest."""
+        _check_window(window)
+        opening = messaging_pb2.ReceiveOpen(
+            business_number=self._number, window=window, start=start.value
+        )
+        stream = ReceiveStream(
+            lambda: self._stub.Receive(metadata=self._metadata),
+            opening,
+            backoff=self._backoff(None),
+            sleep=self._sleep,
+        )
+        self._streams.add(stream)
+        return stream
+
+    async def message(
+        self, message_id: str | None = None, *, idempotency_key: str | None = None
+    ) -> messaging_pb2.Message:
+        """How far a sent message has come, by one of its two names. Raises NotFound."""
+        if (message_id is None) == (idempotency_key is None):
+            limit = "message_id or idempotency_key, one"
+            raise InvalidRequest("which message?", field="key", limit=limit)
+        request = messaging_pb2.GetMessageRequest(business_number=self._number)
+        if message_id is not None:
+            request.message_id = message_id
+        elif idempotency_key is not None:
+            request.idempotency_key = idempotency_key
+        call = self._stub.GetMessage
+        return await self._call(
+            lambda: call(request, timeout=self._deadline, metadata=self._metadata)
+        )
+
+    @property
+    def _stub(self) -> messaging_pb2_grpc.MessagingAsyncStub:
+        if self._channel is None:
+            raise InvalidRequest("not connected", field="client", limit="inside async with")
+        return messaging_pb2_grpc.MessagingStub(self._channel)
+
+    def _backoff(self, attempts: int | None) -> Backoff:
+        policy = self._retry
+        most = attempts if policy.attempts is None else policy.attempts
+        return Backoff(RetryPolicy(policy.first, policy.most, policy.factor, most), self._jitter)
+
+    async def _call(self, attempt: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        return await repeat(attempt, self._backoff(CALL_ATTEMPTS), self._sleep)
+
+
+def _check_window(window: int) -> None:
+    if not 1 <= window <= MAX_WINDOW:
+        raise InvalidRequest("window", field="window", limit=f"1 to {MAX_WINDOW}")

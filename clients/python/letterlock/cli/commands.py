@@ -1,0 +1,284 @@
+"""`letterlock`: businesses, numbers and tokens for operators, messages for businesses.
+
+Arguments in, one row or one clear line out. What a command needs of the network it does through the
+SDK. Exit codes: 0 done, 1 other, 2 bad input, 3 access, 4 not found, 5 conflict, 6 busy,
+7 unavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from letterlock.business.admin import AdminClient
+from letterlock.business.client import BusinessClient, Start
+from letterlock.cli.device import device
+from letterlock.cli.output import Output, error_line, event_row, exit_code, values
+from letterlock.cli.settings import DEFAULT_DATA, Settings, read_profile, save_tokens
+from letterlock.cli.watch import watch_events
+from letterlock.errors import LetterlockError
+from letterlock.v1 import businesses_pb2
+
+BUSINESS_COLUMNS = ("business_id", "display_name", "retention", "numbers", "tokens")
+
+
+class Context:
+    """What every command gets: settings and where to write."""
+
+    def __init__(self, settings: Settings, out: Output) -> None:
+        self.settings = settings
+        self.out = out
+
+    def admin(self) -> AdminClient:
+        """A client with the operator's token."""
+        found = self.settings
+        return AdminClient(
+            found.gateway, found.operator_token(), ca=found.ca, insecure=found.insecure
+        )
+
+    def business(self, number: str) -> BusinessClient:
+        """A client for a business number."""
+        found = self.settings
+        return BusinessClient(
+            found.gateway,
+            found.business_token(number),
+            number=number,
+            ca=found.ca,
+            insecure=found.insecure,
+        )
+
+
+class Commands(click.Group):
+    """A group whose errors are one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except LetterlockError as error:
+            click.echo(error_line(error), err=True)
+            sys.exit(exit_code(error))
+
+
+def waits(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async command; Ctrl-C is its normal end."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(command(*args, **options))
+
+    return run
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--gateway", envvar="LETTERLOCK_GATEWAY", help="host:port of the gateway.")
+@click.option("--relay", envvar="LETTERLOCK_RELAY", help="host:port of the relay.")
+@click.option("--ca", envvar="LETTERLOCK_CA", help="PEM file of the authority to trust.")
+@click.option("--token", envvar="LETTERLOCK_TOKEN", help="Operator or business token.")
+@click.option(
+    "--data",
+    envvar="LETTERLOCK_DATA",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_DATA,
+    show_default=True,
+    help="Data folder of a daemon on this machine: its token and certificate are used.",
+)
+@click.option("--insecure", is_flag=True, help="Plaintext: for tests on one machine.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines, as when output is piped.")
+@click.version_option(package_name="letterlock", prog_name="letterlock")
+@click.pass_context
+def main(
+    ctx: click.Context,
+    gateway: str | None,
+    relay: str | None,
+    ca: str | None,
+    token: str | None,
+    data: Path,
+    insecure: bool,
+    as_json: bool,
+) -> None:
+    """Manage businesses on a Letterlock gateway, and send and receive their messages."""
+    settings = Settings(data, gateway, relay, ca, token, insecure, read_profile())
+    ctx.obj = Context(settings, Output(as_json))
+
+
+main.add_command(device)
+
+
+@main.group()
+def business() -> None:
+    """Businesses (operator)."""
+
+
+@business.command("create")
+@click.argument("display_name")
+@click.option("--retention", type=float, help="Days that anything is kept at most [30].")
+@click.pass_obj
+@waits
+async def business_create(context: Context, display_name: str, retention: float | None) -> None:
+    """Make a business."""
+    seconds = None if retention is None else retention * 86_400
+    async with context.admin() as admin:
+        made = await admin.create_business(display_name, retention=seconds)
+    context.out.row(business_row(made))
+
+
+@business.command("list")
+@click.pass_obj
+@waits
+async def business_list(context: Context) -> None:
+    """List all businesses."""
+    async with context.admin() as admin:
+        rows = [business_row(found) async for found in admin.businesses()]
+    context.out.rows(rows, BUSINESS_COLUMNS)
+
+
+@business.command("show")
+@click.argument("business_id")
+@click.pass_obj
+@waits
+async def business_show(context: Context, business_id: str) -> None:
+    """Show one business with its numbers and tokens."""
+    async with context.admin() as admin:
+        found = await admin.business(business_id)
+    context.out.row(business_row(found))
+
+
+@main.group()
+def number() -> None:
+    """Numbers of businesses (operator)."""
+
+
+@number.command("add")
+@click.argument("business_id")
+@click.argument("phone_number")
+@click.pass_obj
+@waits
+async def number_add(context: Context, business_id: str, phone_number: str) -> None:
+    """Give a business a phone number (E.164)."""
+    async with context.admin() as admin:
+        found = await admin.add_number(business_id, phone_number)
+    context.out.row(business_row(found))
+
+
+@main.group()
+def token() -> None:
+    """Tokens of businesses (operator)."""
+
+
+@token.command("issue")
+@click.argument("business_id")
+@click.option("--label", default="", help="For people, at most 100 characters.")
+@click.option("--save", is_flag=True, help="Keep it in the profile, for all numbers it has now.")
+@click.pass_obj
+@waits
+async def token_issue(context: Context, business_id: str, label: str, save: bool) -> None:
+    """Issue a token: it is shown once."""
+    async with context.admin() as admin:
+        issued = await admin.issue_token(business_id, label=label)
+        numbers = (await admin.business(business_id)).numbers if save else ()
+    context.out.row({"token_id": issued.token_id, "token": issued.token})
+    if save:
+        path = save_tokens({found.phone_number: issued.token for found in numbers})
+        context.out.note(f"kept in {path}")
+
+
+@token.command("revoke")
+@click.argument("business_id")
+@click.argument("token_id")
+@click.pass_obj
+@waits
+async def token_revoke(context: Context, business_id: str, token_id: str) -> None:
+    """Revoke a token; its open streams end."""
+    async with context.admin() as admin:
+        await admin.revoke_token(business_id, token_id)
+    context.out.row({"token_id": token_id, "revoked": True})
+
+
+@main.command()
+@click.option("--from", "sender", required=True, help="The business number, E.164.")
+@click.option("--to", required=True, help="The user's number (E.164) or user id.")
+@click.option("--key", help="Idempotency key [a fresh one].")
+@click.option("--ttl", type=float, help="Seconds that delivery is tried.")
+@click.argument("text")
+@click.pass_obj
+@waits
+async def send(
+    context: Context, sender: str, to: str, key: str | None, ttl: float | None, text: str
+) -> None:
+    """Send a text from a business number to a user."""
+    async with context.business(sender) as client:
+        accepted = await client.send(to=to, text=text, idempotency_key=key, time_to_live=ttl)
+    context.out.row(values(accepted))
+
+
+@main.command()
+@click.option("--from", "sender", required=True, help="The business number, E.164.")
+@click.option("--id", "message_id", help="The message id.")
+@click.option("--key", help="Its idempotency key.")
+@click.pass_obj
+@waits
+async def status(context: Context, sender: str, message_id: str | None, key: str | None) -> None:
+    """Show how far a sent message has come."""
+    async with context.business(sender) as client:
+        found = await client.message(message_id, idempotency_key=key)
+    context.out.row(values(found))
+
+
+@main.command()
+@click.option("--number", required=True, help="The business number, E.164.")
+@click.option("--count", type=click.IntRange(1), help="Stop after so many events.")
+@click.option("--wait/--no-wait", default=True, help="Wait for events to come, or stop when none.")
+@click.option("--ack/--no-ack", default=True, help="Acknowledge what is printed.")
+@click.pass_obj
+@waits
+async def receive(context: Context, number: str, count: int | None, wait: bool, ack: bool) -> None:
+    """Print the events of a business number, one JSON line each, and acknowledge them."""
+    async with context.business(number) as client, client.receive() as events:
+        left = count
+        async for event in events.until_caught_up() if not wait else events:
+            context.out.line(event_row(event))
+            if ack:
+                event.ack()
+            left = None if left is None else left - 1
+            if left == 0:
+                return
+
+
+@main.command()
+@click.option("--number", required=True, help="The business number, E.164.")
+@click.option("--ack/--no-ack", default=False, help="Acknowledge what is shown.")
+@click.option("--new", is_flag=True, help="Only what happens from now on.")
+@click.pass_obj
+@waits
+async def watch(context: Context, number: str, ack: bool, new: bool) -> None:
+    """Watch a business number: its events and statuses as they come. Ctrl-C ends it.
+
+    It takes the place of another receiver of the number.
+    """
+    start = Start.NEW if new else Start.OLDEST
+    async with context.business(number) as client, client.receive(start=start) as events:
+        await watch_events(context.out, events, ack=ack)
+
+
+def business_row(found: businesses_pb2.Business) -> dict[str, object]:
+    """A business in one row."""
+    return {
+        "business_id": found.business_id,
+        "display_name": found.display_name,
+        "retention": f"{found.retention.seconds / 86_400:g} days",
+        "numbers": [number.phone_number for number in found.numbers],
+        "tokens": [
+            f"{token.token_id} ({token.label})" if token.label else token.token_id
+            for token in found.tokens
+            if not token.HasField("revoke_time")
+        ],
+    }

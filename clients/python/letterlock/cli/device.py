@@ -1,0 +1,170 @@
+"""`letterlock device`: a user's device in a file, for trying things out.
+
+The state file holds private keys and the messages not yet shown; it is readable by its owner alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from letterlock.cli.output import Output, values
+from letterlock.cli.settings import Settings
+from letterlock.device.device import Device
+from letterlock.device.events import (
+    DeviceEvent,
+    IdentityChanged,
+    IncomingMessage,
+    Receipt,
+    Undecryptable,
+)
+from letterlock.device.store import FileStore
+from letterlock.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from letterlock.cli.commands import Context
+
+DEFAULT_STATE = Path("letterlock-device.db")
+
+
+def _command(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Give an async command its device, and run it."""
+
+    @click.option(
+        "--state",
+        envvar="LETTERLOCK_DEVICE",
+        type=click.Path(path_type=Path),
+        default=DEFAULT_STATE,
+        show_default=True,
+        help="The device's state file.",
+    )
+    @click.pass_obj
+    @functools.wraps(command)
+    def run(context: Context, /, state: Path, **options: Any) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(command(context, open_device(context.settings, state), **options))
+
+    return run
+
+
+def open_device(settings: Settings, state: Path) -> Device:
+    """The device of a state file."""
+    return Device(
+        settings.relay,
+        store=FileStore(state),
+        ca=settings.ca,
+        insecure=settings.insecure,
+        read_receipts=True,
+    )
+
+
+@click.group()
+def device() -> None:
+    """A user's device, for trying things out."""
+
+
+@device.command("register")
+@click.argument("phone_number")
+@click.option("--code", help="The code, where you know it; else it is read or asked for.")
+@_command
+async def register(context: Context, device: Device, phone_number: str, code: str | None) -> None:
+    """Make an account for a phone number, with this as its first device."""
+    async with device:
+        verification_id = await device.request_verification(phone_number)
+        found = code or find_code(context.settings, verification_id)
+        if found is None:
+            found = await asyncio.to_thread(click.prompt, "Code", err=True)
+        await device.register(phone_number, verification_id, found)
+        await device.connect()
+        context.out.row({"account_id": device.account_id.hex(), "device_id": device.device_id})
+
+
+def find_code(settings: Settings, verification_id: str) -> str | None:
+    """The code that a local development relay wrote into its data folder."""
+    if not verification_id.isalnum():
+        return None
+    try:
+        return (settings.data / "verification" / verification_id).read_text().strip()
+    except OSError:
+        return None
+
+
+@device.command("send")
+@click.option("--to", required=True, help="A number (E.164), or an account id in hex.")
+@click.argument("text")
+@_command
+async def send(context: Context, device: Device, to: str, text: str) -> None:
+    """Send a text."""
+    async with device:
+        message_id = await device.send_text(recipient(to), text)
+    context.out.row({"message_id": message_id.hex()})
+
+
+@device.command("receive")
+@click.option("--count", type=click.IntRange(1), help="Stop after so many events.")
+@click.option("--seconds", type=float, help="Stop after so long without an event.")
+@_command
+async def receive(
+    context: Context, device: Device, count: int | None, seconds: float | None
+) -> None:
+    """Print what arrives, one JSON line each, and report texts as read."""
+    await print_events(context.out, device, count, seconds)
+
+
+async def print_events(
+    out: Output, device: Device, count: int | None, seconds: float | None
+) -> None:
+    """Print and acknowledge events until there were enough, or none for a while."""
+    async with device:
+        left = count
+        while left is None or left > 0:
+            try:
+                async with asyncio.timeout(seconds):
+                    event = await device.next_event()
+            except TimeoutError:
+                return
+            out.line(event_row(event))
+            if isinstance(event, IncomingMessage):
+                event.ack()
+            left = None if left is None else left - 1
+
+
+def event_row(event: DeviceEvent) -> dict[str, object]:
+    """An event of a device in one line."""
+    if isinstance(event, IncomingMessage):
+        return {
+            "kind": "message",
+            "sender": event.sender.hex(),
+            "device_id": event.device_id,
+            "message_id": event.message_id.hex(),
+            "sent_time": event.sent_time.isoformat(timespec="seconds"),
+            "content": values(event.content),
+        }
+    if isinstance(event, Receipt):
+        return {"kind": "receipt", "message_id": event.message_id.hex(), "receipt": event.kind}
+    if isinstance(event, IdentityChanged):
+        return {"kind": "identity_changed", "account": event.account.hex()}
+    if isinstance(event, Undecryptable):
+        return {"kind": "undecryptable", "sender": event.sender.hex(), "reason": event.reason}
+    return {
+        "kind": "refused",
+        "message_id": event.message_id.hex(),
+        "reason": event.error.reason,
+    }
+
+
+def recipient(to: str) -> str | bytes:
+    """A number as it is, an account id as bytes. Raises InvalidRequest."""
+    if to.startswith("+"):
+        return to
+    try:
+        return bytes.fromhex(to)
+    except ValueError:
+        limit = "E.164, or 32 characters of hex"
+        raise InvalidRequest("no recipient", field="to", limit=limit) from None

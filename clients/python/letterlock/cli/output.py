@@ -1,0 +1,150 @@
+"""How the CLI shows things: tables for people at a terminal, JSON lines for programs.
+
+Turns contract messages into plain values; knows no command and no network.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+
+import click
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from letterlock.business.events import Event
+from letterlock.errors import (
+    AccessDenied,
+    Busy,
+    Conflict,
+    InvalidRequest,
+    LetterlockError,
+    NotFound,
+    Unavailable,
+)
+from letterlock.v1 import messaging_pb2
+
+EXIT_CODES: tuple[tuple[type[LetterlockError], int], ...] = (
+    (InvalidRequest, 2),
+    (AccessDenied, 3),
+    (NotFound, 4),
+    (Conflict, 5),
+    (Busy, 6),
+    (Unavailable, 7),
+)
+"""What a script can tell apart; every other error is 1."""
+
+Row = Mapping[str, object]
+
+
+class Output:
+    """Writes rows in the form that was asked for, or that fits where they go."""
+
+    def __init__(self, as_json: bool) -> None:
+        """`as_json`: JSON lines even on a terminal."""
+        self.console = Console()
+        self.is_json = as_json or not sys.stdout.isatty()
+
+    def rows(self, rows: Sequence[Row], columns: Sequence[str], title: str = "") -> None:
+        """A table, or one JSON object a line."""
+        if self.is_json:
+            for row in rows:
+                self.line(row)
+            return
+        self.console.print(table(rows, columns, title))
+
+    def row(self, row: Row) -> None:
+        """One object: its fields below each other, or one JSON line."""
+        if self.is_json:
+            self.line(row)
+            return
+        grid = Table.grid(padding=(0, 2))
+        for name, value in row.items():
+            grid.add_row(Text(name, style="dim"), Text(cell(value)))
+        self.console.print(grid)
+
+    def line(self, row: Row) -> None:
+        """One JSON line, written out at once."""
+        click.echo(json.dumps(row, ensure_ascii=False))
+
+    def note(self, text: str) -> None:
+        """A remark for people: standard error, so that it never mixes with data."""
+        click.echo(text, err=True)
+
+
+def table(rows: Sequence[Row], columns: Sequence[str], title: str = "") -> Table:
+    """Rows as a table; what others wrote is shown as it is, never as markup."""
+    shown = Table(title=title or None, title_justify="left")
+    for column in columns:
+        shown.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(cell(row.get(column, ""))) for column in columns))
+    return shown
+
+
+def cell(value: object) -> str:
+    """A value as text without control characters: a terminal must not obey a stranger."""
+    if isinstance(value, list | tuple):
+        value = ", ".join(str(part) for part in value)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+
+
+def values(message: Message) -> dict[str, object]:
+    """A contract message as plain values, with the names of its fields."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def event_row(event: Event) -> dict[str, object]:
+    """An event in one line."""
+    row: dict[str, object] = {
+        "event_id": event.event_id,
+        "time": event.time.isoformat(timespec="seconds"),
+        "kind": event.kind,
+    }
+    if event.message is not None:
+        row |= {
+            "user_id": event.message.user_id,
+            "phone_number": event.message.phone_number,
+            "message_id": event.message.message_id,
+            "sent_time": event.message.sent_time.ToDatetime(UTC).isoformat(timespec="seconds"),
+            "content": values(event.message.content),
+        }
+    elif event.status is not None:
+        row |= {
+            "user_id": event.status.user_id,
+            "message_id": event.status.message_id,
+            "idempotency_key": event.status.idempotency_key,
+            "status": status_name(event.status.status),
+        }
+        if event.status.HasField("failure"):
+            row["failure"] = values(event.status.failure)
+    elif event.identity_change is not None:
+        row["user_id"] = event.identity_change.user_id
+    elif event.undecryptable is not None:
+        row["user_id"] = event.undecryptable.user_id
+    return row
+
+
+def status_name(status: messaging_pb2.MessageStatus.ValueType) -> str:
+    """ACCEPTED, SENT, ...; of a status of a newer gateway the number."""
+    try:
+        name = messaging_pb2.MessageStatus.Name(status)
+    except ValueError:
+        return str(status)
+    return name.removeprefix("MESSAGE_STATUS_")
+
+
+def error_line(error: LetterlockError) -> str:
+    """One line: reason, text, field and limit, when to come back."""
+    wait = f"; try again in {error.retry_after:g} s" if error.retry_after is not None else ""
+    return f"letterlock: {cell(str(error))}{wait}"
+
+
+def exit_code(error: LetterlockError) -> int:
+    """The process's exit code for an error."""
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)

@@ -1,0 +1,146 @@
+"""What a device does beside sending and receiving: mends submissions for changed device lists, and
+keeps its pre-keys in the directory topped up.
+
+Runs as one task beside the mailbox stream. Everything it lets out was committed first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from tripleratchet import IdentityKeyPair, Random
+
+from letterlock.device.events import DeviceEvent, IdentityChanged
+from letterlock.device.keys import make_keys
+from letterlock.device.mailbox import Mailbox
+from letterlock.device.outbox import Waiting
+from letterlock.device.relay import Relay
+from letterlock.device.state import DeviceState
+from letterlock.errors import DevicesChanged, LetterlockError
+from letterlock.relay.v1 import keys_pb2, mailbox_pb2
+
+MAX_REPAIRS = 3
+"""How often one message is encrypted again for changed devices; a relay that finds fault with
+every list would otherwise drain pre-keys for ever."""
+
+_log = logging.getLogger("letterlock")
+
+
+class Chores:
+    """The chores of one connected device."""
+
+    def __init__(
+        self,
+        state: DeviceState,
+        relay: Relay,
+        *,
+        one_time_pre_keys: int,
+        settle: Callable[[bytes, LetterlockError | None], None],
+        tell: Callable[[DeviceEvent], None],
+        random: Random,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """`settle` ends a submission, `tell` hands an event to the application."""
+        self._state = state
+        self._relay = relay
+        self._wanted = one_time_pre_keys
+        self._settle = settle
+        self._tell = tell
+        self._random = random
+        self._now_ms = now_ms
+        self._repairs: deque[mailbox_pb2.SubmissionResult] = deque()  # at most the outbox
+        self._checked_at_uses: int | None = None
+        self._wake = asyncio.Event()
+
+    def repair(self, result: mailbox_pb2.SubmissionResult) -> None:
+        """The relay says DEVICES_CHANGED to a submission."""
+        self._repairs.append(result)
+        self._wake.set()
+
+    def keys_used(self) -> None:
+        """First messages came: look whether the directory runs low."""
+        if self._is_top_up_due:
+            self._wake.set()
+
+    async def run(self, mailbox: Mailbox) -> None:
+        """Do chores as they come, until cancelled."""
+        while True:
+            self._wake.clear()
+            while self._repairs:
+                await self._mend(mailbox, self._repairs.popleft())
+            if self._is_top_up_due:
+                self._checked_at_uses = self._state.keys.uses
+                await self._top_up()
+            await self._wake.wait()
+
+    @property
+    def _is_top_up_due(self) -> bool:
+        if self._wanted == 0:
+            return False
+        if self._checked_at_uses is None:
+            return True
+        return self._state.keys.uses - self._checked_at_uses >= max(1, self._wanted // 4)
+
+    async def _mend(self, mailbox: Mailbox, result: mailbox_pb2.SubmissionResult) -> None:
+        entry = self._state.outbox.get(result.message_id)
+        if entry is None:
+            return
+        try:
+            changed = await self._encrypt_again(entry, result)
+        except LetterlockError as error:
+            self._settle(result.message_id, error)
+            return
+        if changed:
+            self._tell(IdentityChanged(entry.submission.recipient_account_id))
+        mailbox.submit(entry.submission)
+
+    async def _encrypt_again(self, entry: Waiting, result: mailbox_pb2.SubmissionResult) -> bool:
+        entry.repairs += 1
+        if entry.repairs > MAX_REPAIRS:
+            raise DevicesChanged("the recipient's devices keep changing")
+        account_id = entry.submission.recipient_account_id
+        wanted = [*result.missing_device_ids, *result.stale_device_ids]
+        bundles = None
+        if wanted:
+            target = keys_pb2.BundleTarget(account_id=account_id, device_ids=wanted)
+            bundles = await self._relay.fetch_bundles(target)
+        async with self._state.turn():
+            submission, changed = self._state.repaired(
+                entry.submission, entry.plaintext, result, bundles, self._now_ms()
+            )
+            if not submission.envelopes:
+                raise DevicesChanged("the recipient has no device left")
+            self._state.outbox.replace(entry, submission)
+        entry.is_durable = True
+        return changed
+
+    async def _top_up(self) -> None:
+        try:
+            await self._upload_missing()
+        except LetterlockError as error:
+            # First messages fall back to the last-resort key meanwhile; the next use tries again.
+            self._checked_at_uses = None
+            _log.warning("pre-keys were not topped up", extra={"reason": error.reason})
+
+    async def _upload_missing(self) -> None:
+        state, now_ms = self._state, self._now_ms()
+        count = await self._relay.pre_key_count()
+        ec = self._missing(count.one_time_pre_keys)
+        kyber = self._missing(count.one_time_kyber_pre_keys)
+        signed = state.keys.signed_is_old(now_ms)
+        if not (ec or kyber or signed):
+            return
+        identity = IdentityKeyPair.from_private(state.account.identity_private)
+        first_id = state.keys.next_id
+        keys = await asyncio.to_thread(
+            make_keys, identity, first_id, self._random, signed=signed, ec=ec, kyber=kyber
+        )
+        async with state.turn():
+            state.keys.keep(keys, now_ms)
+        await self._relay.upload_pre_keys(keys.to_upload())
+
+    def _missing(self, left: int) -> int:
+        return self._wanted - left if left <= self._wanted // 2 else 0

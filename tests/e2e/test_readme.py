@@ -1,0 +1,105 @@
+"""README's five minutes, typed as printed, against the real daemon."""
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.supervised import Daemon, daemon
+
+pytestmark = pytest.mark.e2e
+
+README = Path(__file__).parents[2] / "README.md"
+SHOP, ANA = "+15550100100", "+15550100101"
+
+
+def printed_commands() -> Iterator[list[str]]:
+    """The `letterlock` commands of the section, without their comments."""
+    section = README.read_text().partition("## Five minutes to a conversation")[2]
+    section = section.partition("\n## ")[0]
+    for line in re.findall(r"^\$ (letterlock .*)$", section, flags=re.MULTILINE):
+        yield shlex.split(line, comments=True)[1:]
+
+
+class Terminal:
+    """Where a person types: a folder with the daemon's data in it."""
+
+    def __init__(self, running: Daemon) -> None:
+        folder = running.data.parent
+        self._folder = folder
+        self._environment = {
+            **os.environ,
+            "XDG_CONFIG_HOME": str(folder / "config"),
+            "LETTERLOCK_GATEWAY": running.addresses["gateway"],  # not the default ports here
+            "LETTERLOCK_RELAY": running.addresses["relay"],
+        }
+
+    async def type(self, *arguments: str) -> tuple[int, list[dict[str, object]], str]:
+        """Exit code, what came out, and what was told besides."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "from letterlock.cli.commands import main; main()"),
+            *arguments,
+            cwd=self._folder,
+            env=self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            out, told = await process.communicate()
+        rows = [json.loads(line) for line in out.decode().splitlines()]
+        return process.returncode or 0, rows, told.decode()
+
+    async def done(self, *arguments: str) -> list[dict[str, object]]:
+        """What came out of a command that succeeds."""
+        code, rows, told = await self.type(*arguments)
+        assert code == 0, (arguments, told)
+        return rows
+
+
+async def test_the_readme_s_five_minutes(tmp_path: Path) -> None:
+    business_id = "BUSINESS_ID"
+    answers: dict[str, list[dict[str, object]]] = {}
+    async with daemon(tmp_path) as running:
+        terminal = Terminal(running)
+        for words in printed_commands():
+            arguments = [word.replace("BUSINESS_ID", business_id) for word in words]
+            rows = await terminal.done(*arguments)
+            answers[" ".join(words[:2])] = rows
+            if words[:2] == ["business", "create"]:
+                business_id = str(rows[0]["business_id"])
+        (offer,) = answers["device receive"]
+        assert offer["content"] == {"text": {"body": "Your order is ready"}}
+        heard = answers["receive --number"]
+        told = [row["status"] for row in heard if row["kind"] == "status"]
+        assert told == ["SENT", "DELIVERED", "READ"]
+        said = [row["content"] for row in heard if row["kind"] == "message"]
+        assert said == [{"text": {"body": "Thank you"}}]
+
+
+async def test_commands_that_fail_say_why_in_one_line(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as running:
+        terminal = Terminal(running)
+        (made,) = await terminal.done("business", "create", "Corner shop")
+        business_id = str(made["business_id"])
+        await terminal.done("number", "add", business_id, SHOP)
+        await terminal.done("token", "issue", "--save", business_id)
+        for arguments, code, said in (
+            (("send", "--from", SHOP, "--to", ANA, "x"), 2, "UNKNOWN_RECIPIENT"),
+            (("send", "--from", SHOP, "--to", "+1", "x"), 2, "INVALID_PHONE_NUMBER"),
+            (("send", "--from", ANA, "--to", SHOP, "x"), 2, "token"),
+            (("status", "--from", SHOP, "--id", "0" * 32), 4, "NOT_FOUND"),
+            (("number", "add", "0" * 32, ANA), 4, "NOT_FOUND"),
+            (("--token", "wrong", "business", "list"), 3, "UNAUTHENTICATED"),
+            (("--gateway", "127.0.0.1:1", "business", "list"), 7, "UNAVAILABLE"),
+        ):
+            got, rows, told = await terminal.type(*arguments)
+            assert (got, rows) == (code, []), (arguments, told)
+            assert said in told, arguments
+            assert told.startswith("letterlock: "), arguments
+            assert told.count("\n") == 1, arguments

@@ -1,0 +1,156 @@
+"""How turns become jobs and commits: conflicts, sizes, read receipts, lost stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from letterlock.v1 import errors_pb2
+from letterlock.v1 import messaging_pb2 as api
+from letterlockd.gateway import lanes, tables
+from letterlockd.records.v1 import jobs_pb2
+from letterlockd.store.port import Commit, CommitConflict, Outcome, Put, StoreUnavailable
+from letterlockd.workers.outcome import WorkerLost
+
+from tests.harness.gateway import GatewayStore, LocalPool, World, message, reading
+
+USER = "+4915112345678"
+
+
+class ConflictingStore(GatewayStore):
+    """Says, so many times, that a conversation's row was changed by somebody else."""
+
+    times = 0
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Outcome]:
+        for commit in commits:
+            for operation in commit:
+                if self.times and isinstance(operation, Put) and _is_conversation(operation):
+                    self.times -= 1
+                    conflict = CommitConflict(tables.CONVERSATIONS, operation.key, 99)
+                    return [conflict] * len(commits)
+        return await super().commit(commits)
+
+
+def _is_conversation(operation: Put) -> bool:
+    return operation.table == tables.CONVERSATIONS
+
+
+async def test_a_conflict_is_worked_again_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = ConflictingStore()
+    async with world.gateway(store) as gateway, reading(await world.device(USER)) as (reader,):
+        business = await world.business(gateway)
+        store.times = 1
+        (result,) = await business.send(message("a", to=USER, text="a"))
+        assert result.HasField("accepted")
+        store.times = 2
+        (result,) = await business.send(message("b", to=USER, text="b"))
+        assert result.refused.reason == errors_pb2.ERROR_REASON_INTERNAL
+        (result,) = await business.send(message("b", to=USER, text="b"))
+        assert result.HasField("accepted")
+        assert await reader.texts(2) == ["a", "b"]
+        assert gateway.counters.conflicts == 3
+        assert "commit conflict" in caplog.text
+
+
+async def test_jobs_are_bounded_in_bytes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = [f"+49151123400{n:02d}" for n in range(6)]
+    devices = [await world.device(user) for user in users]
+    pool = LocalPool(size=1)
+    sizes: list[int] = []
+    pool.twist = lambda job, result: sizes.append(len(job.tasks))
+    monkeypatch.setattr(lanes, "_MAX_JOB_BYTES", 1)
+    async with world.gateway(pool=pool) as gateway, reading(*devices) as readers:
+        business = await world.business(gateway)
+        results = await business.send(*(message(user, to=user) for user in users))
+        assert all(result.HasField("accepted") for result in results)
+        for reader in readers:
+            assert await reader.texts(1) == ["hello"]
+    assert max(sizes) == 1
+
+
+async def test_a_lost_worker_refuses_what_is_sent_and_keeps_what_came(world: World) -> None:
+    class LosingPool(LocalPool):
+        lost = False
+
+        async def run(self, lane: int, job: jobs_pb2.Job) -> jobs_pb2.JobResult:
+            if self.lost:
+                raise WorkerLost("no ratchet worker could be started")
+            return await super().run(lane, job)
+
+    pool = LosingPool()
+    async with world.gateway(pool=pool) as gateway, reading(await world.device(USER)) as (reader,):
+        business = await world.business(gateway)
+        await business.send(message("a", to=USER))
+        await reader.texts(1)
+        pool.lost = True
+        await reader.device.send_text(reader.business, "kept")
+        (result,) = await business.send(message("b", to=USER))
+        assert result.refused.reason == errors_pb2.ERROR_REASON_INTERNAL
+        assert result.refused.retry_after.ToMilliseconds() > 0
+        pool.lost = False
+        await business.inbound(1)
+
+
+async def lose_the_store(world: World) -> None:
+    store = GatewayStore()
+    async with world.gateway(store) as gateway:
+        business = await world.business(gateway)
+        store.lose()
+        await business.send(message("a", user="00" * 16))
+
+
+async def test_a_lost_store_ends_the_core(world: World) -> None:
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await lose_the_store(world)
+    assert raised.group_contains(StoreUnavailable)
+
+
+async def test_a_read_receipt_reaches_only_its_own_conversation(world: World) -> None:
+    devices = [await world.device("+4915112340001"), await world.device("+4915112340002")]
+    async with world.gateway() as gateway, reading(*devices) as (one, other):
+        business = await world.business(gateway)
+        (first,) = await business.send(message("a", to="+4915112340001"))
+        (second,) = await business.send(message("b", to="+4915112340002"))
+        for reader, result in ((one, first), (other, second)):
+            await reader.texts(1)
+            await business.status(result.accepted.message_id, api.MESSAGE_STATUS_DELIVERED)
+        stolen = bytes.fromhex(first.accepted.message_id)
+        own = bytes.fromhex(second.accepted.message_id)
+        await other.device.send_read_receipt(other.business, [stolen, own])
+        await business.status(second.accepted.message_id, api.MESSAGE_STATUS_READ)
+        state = await gateway.outbound.message(
+            business.sender, message_id=None, idempotency_key="a"
+        )
+        assert state.status == api.MESSAGE_STATUS_DELIVERED
+
+
+async def test_read_receipts_of_many_users_at_once(world: World) -> None:
+    users = [f"+49151123400{n:02d}" for n in range(8)]
+    devices = [await world.device(user) for user in users]
+    async with world.gateway() as gateway, reading(*devices) as readers:
+        business = await world.business(gateway)
+        results = await business.send(*(message(user, to=user) for user in users))
+        for reader in readers:
+            await reader.texts(1)
+            await reader.device.send_read_receipt(reader.business, [reader.messages[0].message_id])
+        for result in results:
+            await business.status(result.accepted.message_id, api.MESSAGE_STATUS_READ)
+
+
+async def test_nothing_of_a_message_is_on_disk_in_clear(world: World) -> None:
+    store = GatewayStore()
+    text, secret_number = "a text that nobody may find", USER
+    async with world.gateway(store) as gateway, reading(await world.device(USER)) as (reader,):
+        business = await world.business(gateway)
+        await business.send(message("k", to=secret_number, text=text))
+        await reader.texts(1)
+        await reader.device.send_text(reader.business, text)
+        await business.inbound(1)
+        for records in store._records.values():
+            for key, record in records.items():
+                for secret in (text.encode(), secret_number.encode(), USER[1:].encode()):
+                    assert secret not in key
+                    assert secret not in record.value
