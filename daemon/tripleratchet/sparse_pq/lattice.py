@@ -21,6 +21,8 @@ RANK = 3
 PAIRS = 128
 _SIZE = 256
 _ZETA = 17
+_HALF, _ONE = Q // 2, (Q + 1) // 2  # what rounds, and what stands for a bit that is set
+_RECIPROCAL = 1_290_168  # of q, times 2^32 and rounded up: exact for what compression divides
 _POLYNOMIAL_BYTES = 128  # of a PRF output, and of 4-bit coefficients
 _SHAKE128_BLOCK = 168
 _FIRST_BYTES = 4 * _SHAKE128_BLOCK  # 448 candidates for 256 places: nearly always enough
@@ -138,17 +140,17 @@ def noise(coins: bytes, first: int, count: int) -> Vector:
 def message_polynomial(message: bytes) -> Vector:
     """Each of 256 secret bits times (q + 1) / 2."""
     bits = np.unpackbits(np.frombuffer(message, np.uint8), bitorder="little")
-    return bits.reshape(PAIRS, 1, 2).astype(np.int64) * ((Q + 1) // 2)
+    return bits.reshape(PAIRS, 1, 2).astype(np.int64) * _ONE
 
 
 def compress_10(vector: Vector) -> bytes:
     """Rounded to 10 bits and packed: 320 bytes a polynomial."""
-    return _pack(((vector << 10) + Q // 2) * 1_290_168 >> 32, 10)
+    return _pack(((vector << 10) + _HALF) * _RECIPROCAL >> 32, 10)
 
 
 def compress_4(vector: Vector) -> bytes:
     """Rounded to 4 bits and packed: 128 bytes a polynomial."""
-    return _pack(((vector << 4) + Q // 2) * 1_290_168 >> 32, 4)
+    return _pack(((vector << 4) + _HALF) * _RECIPROCAL >> 32, 4)
 
 
 def _pack(values: Vector, bits: int) -> bytes:
