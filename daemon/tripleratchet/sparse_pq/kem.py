@@ -45,7 +45,7 @@ def encapsulate(header: bytes, message: bytes) -> tuple[bytes, bytes]:
     shared, coins = _secrets(header, message)
     y = lattice.transform(lattice.noise(coins, 0, RANK))
     matrix = lattice.sample_transposed_matrix(header[_RHO])
-    u = lattice.transform_back(lattice.inner_product(matrix, y[:, None]))
+    u = lattice.transform_back(lattice.inner_product(matrix, y))
     return shared, lattice.compress_10(lattice.reduce(u + lattice.noise(coins, RANK, RANK)))
 
 
@@ -54,7 +54,7 @@ def complete(header: bytes, message: bytes, ek_vector: bytes) -> bytes:
     _, coins = _secrets(header, message)
     y = lattice.transform(lattice.noise(coins, 0, RANK))
     t = lattice.unpack_vector(ek_vector)
-    v = lattice.transform_back(lattice.inner_product(t, y)[:, None])
+    v = lattice.transform_back(lattice.inner_product(t, y))[None]
     v = v + lattice.noise(coins, 2 * RANK, 1) + lattice.message_polynomial(message)
     return lattice.compress_4(lattice.reduce(v))
 

@@ -3,8 +3,8 @@
 Secrets pass through here, so nothing depends on them but values: no branch, no index, no division
 (reduction and compression multiply and shift; KyberSlash took keys through a division). The
 exceptions work on public input alone: the matrix is sampled from rho, and keys are unpacked.
-A polynomial vector is an int64 array of shape (128, k, 2): coefficient pair, polynomial, even or
-odd. Knows no key exchange. Source: facts/spqr.md section 5; FIPS 203.
+A polynomial vector is an int64 array of shape (k, 2, 128): polynomial, even or odd, coefficient
+pair; the long axis last, because NumPy's inner loop runs along it. Knows no key exchange. Source: facts/spqr.md section 5; FIPS 203.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def _constants() -> _Constants:
     inverses = [pow(gamma, -1, Q) for gamma in gammas]
     backward = [[scale * pow(inverse, j, Q) % Q for inverse in inverses] for j in range(PAIRS)]
     return _Constants(
-        np.array(forward, np.float64),
-        np.array(backward, np.float64),
-        np.array(gammas, np.int64)[:, None],
+        np.array(forward, np.float64).T,
+        np.array(backward, np.float64).T,
+        np.array(gammas, np.int64),
     )
 
 
@@ -71,36 +71,34 @@ def transform_back(vector: Vector) -> Vector:
 
 def _matrix_product(matrix: NDArray[np.float64], vector: Vector) -> Vector:
     # Exact in doubles: sums stay below 128·q² < 2^31.
-    product = matrix @ vector.reshape(PAIRS, -1).astype(np.float64)
+    product = vector.reshape(-1, PAIRS).astype(np.float64) @ matrix
     return reduce(product.astype(np.int64)).reshape(vector.shape)
 
 
 def inner_product(left: Vector, right: Vector) -> Vector:
-    """Sum over the last-but-one axis of products modulo X² - gamma (transformed values)."""
-    even, odd = left[..., 0], left[..., 1]
-    other_even, other_odd = right[..., 0], right[..., 1]
-    gamma = _constants().gamma if left.ndim == 3 else _constants().gamma[:, :, None]
-    high = reduce(odd * other_odd) * gamma
-    return reduce(
-        np.stack(
-            (
-                (even * other_even + high).sum(axis=-1),
-                (even * other_odd + odd * other_even).sum(axis=-1),
-            ),
-            axis=-1,
-        )
-    )
+    """Sum over the last three polynomials of products modulo X² - gamma (transformed values)."""
+    # Sums of three products stay below 2^31, so one reduction for each is enough.
+    squares = _sum_of_three(left * right)
+    crossed = _sum_of_three(left * right[..., ::-1, :])
+    even = squares[..., 0, :] + reduce(squares[..., 1, :]) * _constants().gamma
+    odd = crossed[..., 0, :] + crossed[..., 1, :]
+    return reduce(np.stack((even, odd), axis=-2))
+
+
+def _sum_of_three(products: Vector) -> Vector:
+    total: Vector = products[..., 0, :, :] + products[..., 1, :, :] + products[..., 2, :, :]
+    return total
 
 
 def sample_transposed_matrix(rho: bytes) -> Vector:
-    """The transposed public matrix, transformed: shape (128, row, column, 2)."""
+    """The transposed public matrix, transformed: shape (row, column, 2, 128)."""
     # A[row][column] comes from rho || column || row; the transpose swaps the two.
     seeds = [rho + bytes((i, j)) for i in range(RANK) for j in range(RANK)]
     stream = b"".join(shake_128(seed).digest(_FIRST_BYTES) for seed in seeds)
     candidates = unpack_12(stream).reshape(len(seeds), -1)
     taken = [_first_below_q(row, seed) for row, seed in zip(candidates, seeds, strict=True)]
     matrix = np.concatenate(taken).reshape(RANK, RANK, PAIRS, 2)
-    return np.ascontiguousarray(matrix.transpose(2, 0, 1, 3))
+    return np.ascontiguousarray(matrix.transpose(0, 1, 3, 2))
 
 
 def _first_below_q(candidates: Vector, seed: bytes) -> Vector:
@@ -122,7 +120,7 @@ def unpack_12(data: bytes) -> Vector:
 
 def unpack_vector(data: bytes) -> Vector:
     """The polynomial vector of an encapsulation key (1152 bytes), coefficients as they come."""
-    return np.ascontiguousarray(unpack_12(data).reshape(RANK, PAIRS, 2).transpose(1, 0, 2))
+    return np.ascontiguousarray(unpack_12(data).reshape(RANK, PAIRS, 2).transpose(0, 2, 1))
 
 
 def noise(coins: bytes, first: int, count: int) -> Vector:
@@ -134,13 +132,13 @@ def noise(coins: bytes, first: int, count: int) -> Vector:
     bits = np.unpackbits(np.frombuffer(stream, np.uint8), bitorder="little")
     fours = bits.reshape(count, PAIRS, 2, 4).astype(np.int64)
     values = fours[..., 0] + fours[..., 1] - fours[..., 2] - fours[..., 3]
-    return np.ascontiguousarray((values + Q).transpose(1, 0, 2))
+    return np.ascontiguousarray((values + Q).transpose(0, 2, 1))
 
 
 def message_polynomial(message: bytes) -> Vector:
     """Each of 256 secret bits times (q + 1) / 2."""
     bits = np.unpackbits(np.frombuffer(message, np.uint8), bitorder="little")
-    return bits.reshape(PAIRS, 1, 2).astype(np.int64) * _ONE
+    return bits.reshape(PAIRS, 2).T.astype(np.int64) * _ONE
 
 
 def compress_10(vector: Vector) -> bytes:
@@ -154,6 +152,6 @@ def compress_4(vector: Vector) -> bytes:
 
 
 def _pack(values: Vector, bits: int) -> bytes:
-    ordered = values.transpose(1, 0, 2).reshape(-1, 1).astype("<u2")
+    ordered = values.transpose(0, 2, 1).reshape(-1, 1).astype("<u2")
     each = np.unpackbits(ordered.view(np.uint8), axis=1, count=bits, bitorder="little")
     return np.packbits(each, bitorder="little").tobytes()

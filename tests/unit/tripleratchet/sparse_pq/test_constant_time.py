@@ -29,9 +29,7 @@ def _functions() -> list[ast.FunctionDef]:
 def test_no_division_branch_or_loop_on_secret_values(function: ast.FunctionDef) -> None:
     for node in ast.walk(function):
         assert not (isinstance(node, ast.BinOp) and isinstance(node.op, _DIVISIONS))
-        assert not isinstance(node, ast.If | ast.While)
-        if isinstance(node, ast.IfExp):
-            assert ast.unparse(node.test) == "left.ndim == 3"
+        assert not isinstance(node, ast.If | ast.IfExp | ast.While)
 
 
 class _Counting:

@@ -63,7 +63,7 @@ def test_reduction_and_compression_are_exact() -> None:
     assert (lattice.reduce(values) == values % lattice.Q).all()
     every = np.arange(lattice.Q, dtype=np.int64)
     padded = np.concatenate([every, np.zeros(13 * 256 + 256 - lattice.Q, np.int64)])
-    cube = np.ascontiguousarray(padded.reshape(-1, 128, 2).transpose(1, 0, 2))
+    cube = np.ascontiguousarray(padded.reshape(-1, 128, 2).transpose(0, 2, 1))
     for bits, packed in ((10, lattice.compress_10(cube)), (4, lattice.compress_4(cube))):
         expected = ((padded << bits) + 1664) // lattice.Q % (1 << bits)
         assert int.from_bytes(packed, "little") == sum(
@@ -75,7 +75,7 @@ def test_more_candidates_are_drawn_when_too_many_are_refused() -> None:
     short = np.full(448, lattice.Q, np.int64)
     seed = bytes(34)
     whole = lattice.sample_transposed_matrix(bytes(32))
-    assert (lattice._first_below_q(short, seed) == whole[:, 0, 0].reshape(-1)).all()
+    assert (lattice._first_below_q(short, seed) == whole[0, 0].T.reshape(-1)).all()
 
 
 def test_a_foreign_or_out_of_range_key_is_refused() -> None:
