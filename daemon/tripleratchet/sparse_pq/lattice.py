@@ -4,7 +4,8 @@ Secrets pass through here, so nothing depends on them but values: no branch, no 
 (reduction and compression multiply and shift; KyberSlash took keys through a division). The
 exceptions work on public input alone: the matrix is sampled from rho, and keys are unpacked.
 A polynomial vector is an int64 array of shape (k, 2, 128): polynomial, even or odd, coefficient
-pair; the long axis last, because NumPy's inner loop runs along it. Knows no key exchange. Source: facts/spqr.md section 5; FIPS 203.
+pair; the long axis last, because NumPy's inner loop runs along it. Knows no key exchange.
+Source: facts/spqr.md section 5; FIPS 203.
 """
 
 from __future__ import annotations
