@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -23,8 +21,8 @@ from pathlib import Path
 import uvloop
 from letterlockd.store.lmdb.front import LmdbStore
 from letterlockd.store.port import Check, Put, Table
-from rich.console import Console
-from rich.table import Table as Grid
+
+from bench import measure as measurements
 
 LETTERS = Table("letters", 10, expires=True)
 CONVERSATIONS = Table("conversations", 11, expires=True)
@@ -120,15 +118,6 @@ async def run(folder: Path, seconds: float) -> list[dict[str, object]]:
     return rows
 
 
-def _show(rows: list[dict[str, object]]) -> None:
-    grid = Grid(title="LMDB engine, durable commits of one message")
-    for name in rows[0]:
-        grid.add_column(name, justify="right")
-    for row in rows:
-        grid.add_row(*map(str, row.values()))
-    Console().print(grid)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="one JSON line a case")
@@ -137,11 +126,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         rows = uvloop.run(run(Path(folder), options.seconds))
-    if options.json:
-        for row in rows:
-            sys.stdout.write(json.dumps({"bench": "store", **row}) + "\n")
-    else:
-        _show(rows)
+    title = "LMDB engine, durable commits of one message"
+    measurements.show("store", title, rows, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,9 +22,8 @@ import uvloop
 from letterlockd.records.v1 import jobs_pb2
 from letterlockd.workers.execute import execute
 from letterlockd.workers.pool import WorkerPool
-from rich.console import Console
-from rich.table import Table
 
+from bench import measure as measurements
 from tests.harness.conversations import Number, Talk, User, encrypt_step, text_payload
 from tests.harness.ratchet import NOW_MS
 
@@ -149,16 +146,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="for each figure")
     arguments = parser.parse_args()
     rows = uvloop.run(measure(arguments.seconds))
-    if arguments.json:
-        for row in rows:
-            sys.stdout.write(json.dumps({"bench": "workers", **row}) + "\n")
-        return
-    table = Table(title=f"ratchet jobs of {MESSAGES} messages, µs a message")
-    for name in rows[0]:
-        table.add_column(name.removesuffix("_us"), justify="right")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
+    title = f"ratchet jobs of {MESSAGES} messages, µs a message"
+    measurements.show("workers", title, rows, as_json=arguments.json)
 
 
 def _answered(talk: Talk) -> Talk:

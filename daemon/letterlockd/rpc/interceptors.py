@@ -17,7 +17,13 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 import structlog
 
-from letterlockd.errors import BrokenInvariant, BusyError, LetterlockError, Unauthenticated
+from letterlockd.errors import (
+    BrokenInvariant,
+    BusyError,
+    EnvironmentFault,
+    LetterlockError,
+    Unauthenticated,
+)
 from letterlockd.rpc.caller import calling_as
 from letterlockd.rpc.faults import to_status, unwrap
 from letterlockd.traces import frames_of
@@ -218,6 +224,8 @@ async def _abort(method: str, context: _Context, error: Exception) -> None:
         return  # the other side left: nobody to tell, and what failed is our writing to it
     ours = unwrap(error)
     if ours is not None and not isinstance(ours, BrokenInvariant):
+        if isinstance(ours, EnvironmentFault):  # the caller is told that the operator can see why
+            _log.warning("environment_fault", method=method, reason=ours.reason, why=ours.message)
         await context.abort_with_status(to_status(ours))
     request_id = secrets.token_hex(8)
     # The exception's text stays out of the log: it may quote what it choked on.

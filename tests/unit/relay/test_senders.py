@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import sys
@@ -28,6 +29,13 @@ async def test_the_folder_keeps_the_newest_hundred(tmp_path: Path) -> None:
     names = set(os.listdir(tmp_path))
     assert len(names) == 100
     assert f"{104:032x}" in names
+
+
+async def test_codes_that_leave_at_the_same_time_do_not_clean_up_each_other(tmp_path: Path) -> None:
+    sender = FolderSender(tmp_path)
+    names = [f"{number:032x}" for number in range(300)]
+    await asyncio.gather(*(sender.send(name, NUMBER, CODE) for name in names))
+    assert len(os.listdir(tmp_path)) == 100
 
 
 async def test_a_folder_that_cannot_be_written_says_so_without_the_number(tmp_path: Path) -> None:

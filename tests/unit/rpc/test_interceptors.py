@@ -9,7 +9,7 @@ import pytest
 import structlog
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from letterlockd.errors import InvalidField, Unauthenticated
+from letterlockd.errors import EnvironmentFault, InvalidField, Unauthenticated
 from letterlockd.rpc.caller import current_caller
 from letterlockd.rpc.interceptors import Gatekeeper
 
@@ -62,6 +62,8 @@ class Handlers:
             case b"group":
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._act(b"bad"))
+            case b"disk":
+                raise EnvironmentFault("the disk is gone")
             case b"bug":
                 raise ValueError(SECRET)
             case b"wait":
@@ -158,6 +160,16 @@ async def test_a_bug_is_logged_without_its_text(kind: str) -> None:
     assert SECRET not in str(entry)
     assert SECRET not in str(caught.value)
     assert any("_act" in frame for frame in entry["frames"])
+
+
+async def test_a_fault_of_the_environment_is_in_the_log_for_the_operator() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving(Tokens(), Handlers()) as (channel, _):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await play(channel, "Unary", b"disk")
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    (entry,) = logs
+    assert (entry["log_level"], entry["why"]) == ("warning", "the disk is gone")
 
 
 @pytest.mark.parametrize("kind", KINDS)

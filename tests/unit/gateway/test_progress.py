@@ -1,0 +1,99 @@
+"""When statuses are written: at once, together under load, and never against a waiting turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from letterlock.v1 import messaging_pb2 as api
+from letterlockd.gateway import progress as progress_module
+from letterlockd.gateway.counters import Counters
+from letterlockd.gateway.inbox import INBOX, Inbox
+from letterlockd.gateway.progress import Advance, Progress
+from letterlockd.gateway.tables import MESSAGES
+from letterlockd.model.ids import AccountId, ConversationId, MessageId
+from letterlockd.records.v1 import gateway_pb2 as records
+from letterlockd.store.memory import MemoryStore
+from letterlockd.store.port import Put
+
+from tests.harness.clock import FakeClock, settle
+
+ACCOUNT = AccountId(b"a" * 16)
+CONVERSATION = ConversationId(ACCOUNT + b"u" * 16)
+DAY_MS = 86_400_000
+SENT, DELIVERED = api.MESSAGE_STATUS_SENT, api.MESSAGE_STATUS_DELIVERED
+
+
+class Desk:
+    """A running Progress over a store that holds some accepted messages."""
+
+    def __init__(self, progress: Progress, inbox: Inbox, messages: list[MessageId]) -> None:
+        self.progress = progress
+        self.messages = messages
+        self._inbox = inbox
+
+    def record(self, news: list[Advance]) -> asyncio.Event:
+        done = asyncio.Event()
+        self.progress.record(news, [], done.set)
+        return done
+
+    def news(self, message: MessageId, status: api.MessageStatus.ValueType) -> Advance:
+        return Advance(message, status, CONVERSATION)
+
+    async def events(self, message: MessageId) -> list[int]:
+        page = await self._inbox.read(ACCOUNT, 0, limit=1_000)
+        told = [waiting.event.status for waiting in page.waiting]
+        return [status.status for status in told if status.message_id == message]
+
+
+@pytest.fixture
+async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+    monkeypatch.setattr(progress_module, "_GATHER_SECONDS", 3_600.0)
+    clock = FakeClock()
+    store = MemoryStore([MESSAGES, INBOX])
+    messages = [MessageId(bytes([n]) * 16) for n in range(1, 100)]
+    value = records.MessageRecord(
+        conversation=CONVERSATION, status=api.MESSAGE_STATUS_ACCEPTED
+    ).SerializeToString()
+    dies = clock.now_ms() + DAY_MS
+    await store.commit([[Put(MESSAGES, message, value, dies) for message in messages]])
+    inbox = await Inbox.open(store, clock)
+    progress = Progress(store, inbox, clock, Counters())
+    running = asyncio.create_task(progress.run())
+    yield Desk(progress, inbox, messages)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def loaded(desk: Desk) -> MessageId:
+    """After a batch that tells of load; returns a message that was not in it."""
+    *batch, other = desk.messages
+    await desk.record([desk.news(message, SENT) for message in batch]).wait()
+    return other
+
+
+async def test_with_little_to_do_each_status_is_told_at_once(desk: Desk) -> None:
+    message = desk.messages[0]
+    await desk.record([desk.news(message, SENT)]).wait()
+    await desk.record([desk.news(message, DELIVERED)]).wait()
+    assert await desk.events(message) == [SENT, DELIVERED]
+
+
+async def test_under_load_two_changes_of_a_message_become_one_event(desk: Desk) -> None:
+    message = await loaded(desk)
+    sent = desk.record([desk.news(message, SENT)])
+    await settle()
+    assert not sent.is_set()
+    delivered = desk.record([desk.news(message, DELIVERED)])
+    await desk.progress.record_with([], [])  # a turn comes, and with it all that waits
+    assert sent.is_set()
+    assert delivered.is_set()
+    assert await desk.events(message) == [DELIVERED]
+
+
+async def test_a_turn_is_not_kept_waiting(desk: Desk) -> None:
+    message = await loaded(desk)
+    outcome = await desk.progress.record_with([desk.news(message, SENT)], [])
+    assert outcome is None
+    assert await desk.events(message) == [SENT]
