@@ -1,4 +1,4 @@
-"""PQXDH and the Double Ratchet as pure functions over bytes.
+"""PQXDH and the Triple Ratchet as pure functions over bytes.
 
 Bytes in, bytes out: no I/O, no clock, no logging; randomness and time are arguments. This list is
 the whole public surface; everything else may change.
@@ -42,6 +42,7 @@ from .keys import IdentityKeyPair, Random
 from .messages import CiphertextMessage, MessageType
 from .outgoing import encrypt, process_bundle
 from .party import LocalParty
+from .post_quantum import PostQuantumPolicy
 from .prekeys import (
     KyberPreKey,
     NeededPreKeys,
@@ -89,6 +90,7 @@ __all__ = [
     "MessageType",
     "NeededPreKeys",
     "NoKeyTypeIdentifier",
+    "PostQuantumPolicy",
     "PreKey",
     "PreKeyBundle",
     "PreKeys",

@@ -11,37 +11,40 @@ wire format, no identity and no session record. Source: facts/signal-session.md 
 
 from __future__ import annotations
 
-import hmac
 import struct
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CBC
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hmac import HMAC
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from . import keys
 from .errors import DuplicatedMessage, InvalidMessage
+from .kdf import hkdf, hkdf_pair, mac, mac_pair
 from .keys import Random
 from .limits import MAX_COUNTER, MAX_RECEIVING_CHAINS, MAX_SKIPPED_SEEDS
 
-_SHA256 = SHA256()
 _BLOCK = 16
+_CORE = struct.Struct(">32sI32s33s32sI")
+CORE_SIZE = _CORE.size
+"""An encoded core; in it, as they are sent, the previous counter, ratchet key and counter:"""
+PREVIOUS_COUNTER, SENDING_PUBLIC, SENDING_COUNTER = slice(32, 36), slice(68, 101), slice(133, 137)
+_SENDING_KEY = slice(101, 133)
 _CHAIN = struct.Struct(">33s32sI")
-_SKIPPED_SIZE = 36
+_CHAIN_KEY, _COUNTER = slice(33, 65), slice(65, 69)
+CHAIN_SIZE = _CHAIN.size
+"""An encoded receiving chain without its skipped seeds."""
+SKIPPED_SIZE = 36
 """A skipped seed at rest: its counter, big-endian (4 bytes), and the seed (32)."""
 _SEED, _NEXT = b"\x01", b"\x02"
 
 
-CHAIN_SIZES = range(_CHAIN.size, _CHAIN.size + MAX_SKIPPED_SEEDS * _SKIPPED_SIZE + 1, _SKIPPED_SIZE)
-"""How many bytes an encoded receiving chain can have."""
+class Core(NamedTuple):
+    """What a DH step replaces: root key, previous counter, our ratchet key pair, and the chain key
+    under it; `counter` messages were sent on that chain."""
 
-
-class SendingChain(NamedTuple):
-    """Our ratchet key pair and the chain under it; `counter` messages were sent on it."""
-
+    root_key: bytes
+    previous_counter: int
     private: bytes
     public: bytes
     chain_key: bytes
@@ -49,6 +52,15 @@ class SendingChain(NamedTuple):
 
     def __repr__(self) -> str:
         return keys.hidden(self)
+
+    @classmethod
+    def decode(cls, stored: bytes) -> Core:
+        """Undo encode."""
+        return cls(*_CORE.unpack(stored))
+
+    def encode(self) -> bytes:
+        """At rest: 137 bytes, numbers big-endian."""
+        return _CORE.pack(*self)
 
 
 class ReceivingChain(NamedTuple):
@@ -80,12 +92,11 @@ class ReceivingChain(NamedTuple):
 class Ratchet(NamedTuple):
     """The whole Double Ratchet state of a session.
 
-    `receiving` holds encoded chains, oldest first, at most 5: a message needs one of them at most.
+    `core` is an encoded Core, `receiving` are encoded chains, oldest first, at most 5: a message
+    needs one field of the one or one of the others, and a DH step is rare.
     """
 
-    root_key: bytes
-    previous_counter: int
-    sending: SendingChain
+    core: bytes
     receiving: tuple[bytes, ...]
 
     def __repr__(self) -> str:
@@ -94,33 +105,32 @@ class Ratchet(NamedTuple):
 
 def root_step(root_key: bytes, shared: bytes) -> tuple[bytes, bytes]:
     """The next root key and a chain key, from a Diffie-Hellman secret."""
-    okm = HKDF(_SHA256, 64, root_key, b"WhisperRatchet").derive(shared)
-    return okm[:32], okm[32:]
+    return hkdf_pair(root_key, shared, b"WhisperRatchet")
 
 
 def chain_step(chain_key: bytes) -> tuple[bytes, bytes]:
     """The seed at a chain's counter, and the chain key after it."""
-    seed = HMAC(chain_key, _SHA256)
-    following = seed.copy()
-    seed.update(_SEED)
-    following.update(_NEXT)
-    return seed.finalize(), following.finalize()
+    return mac_pair(chain_key, _SEED, _NEXT)
 
 
 def message_keys(seed: bytes, salt: bytes | None) -> tuple[bytes, bytes, bytes]:
     """Cipher key (32), MAC key (32) and IV (16); `salt` is the post-quantum key, if any."""
-    okm = HKDF(_SHA256, 80, salt, b"WhisperMessageKeys").derive(seed)
+    okm = hkdf(salt, seed, b"WhisperMessageKeys", 80)
     return okm[:32], okm[32:64], okm[64:]
 
 
-def next_sending(ratchet: Ratchet) -> tuple[Ratchet, bytes]:
-    """Take the seed for the next message to send. Raises InvalidMessage at the last counter."""
-    chain = ratchet.sending
-    if chain.counter >= MAX_COUNTER:
+def next_sending(ratchet: Ratchet) -> tuple[Ratchet, bytes, int]:
+    """Take the seed for the next message to send, and its counter.
+
+    Raises InvalidMessage at the last counter.
+    """
+    core, receiving = ratchet
+    counter = int.from_bytes(core[SENDING_COUNTER], "big")
+    if counter >= MAX_COUNTER:
         raise InvalidMessage("sending chain used up")
-    seed, following = chain_step(chain.chain_key)
-    sent = SendingChain(chain.private, chain.public, following, chain.counter + 1)
-    return Ratchet(ratchet.root_key, ratchet.previous_counter, sent, ratchet.receiving), seed
+    seed, following = chain_step(core[_SENDING_KEY])
+    core = core[: _SENDING_KEY.start] + following + (counter + 1).to_bytes(4, "big")
+    return Ratchet(core, receiving), seed, counter
 
 
 def next_receiving(
@@ -131,19 +141,18 @@ def next_receiving(
     The flag says that the ratchet key is new: turn() must follow. Raises DuplicatedMessage,
     InvalidMessage (too far ahead), InvalidKeyAgreement.
     """
-    position = _position(ratchet.receiving, ratchet_key)
+    core, chains = ratchet
+    if chains and chains[-1].startswith(ratchet_key):  # nearly always: the newest chain
+        stored, seed = _take(chains[-1], counter, max_jump)
+        return Ratchet(core, (*chains[:-1], stored)), seed, False
+    position = _position(chains, ratchet_key)
     is_new = position < 0
     if is_new:
         ratchet = _add_receiving(ratchet, ratchet_key)
     chains = ratchet.receiving
-    chain, seed = _take(ReceivingChain.decode(chains[position]), counter, max_jump)
-    stored = chain.encode()
+    stored, seed = _take(chains[position], counter, max_jump)
     chains = (*chains[:-1], stored) if is_new else _replaced(chains, position, stored)
-    return (
-        Ratchet(ratchet.root_key, ratchet.previous_counter, ratchet.sending, chains),
-        seed,
-        is_new,
-    )
+    return Ratchet(ratchet.core, chains), seed, is_new
 
 
 def turn(ratchet: Ratchet, random: Random) -> Ratchet:
@@ -152,13 +161,13 @@ def turn(ratchet: Ratchet, random: Random) -> Ratchet:
     Kept apart from the first half so that a forged message, tried on every session, buys neither
     a key pair nor randomness.
     """
-    old, ratchet_key = ratchet.sending, ratchet.receiving[-1][: keys.PUBLIC_KEY_SIZE]
+    old, ratchet_key = Core.decode(ratchet.core), ratchet.receiving[-1][: keys.PUBLIC_KEY_SIZE]
     private, public = keys.generate(random)
-    root_key, chain_key = root_step(ratchet.root_key, keys.agree(private, ratchet_key))
+    root_key, chain_key = root_step(old.root_key, keys.agree(private, ratchet_key))
     # One less than what was sent; peers ignore it on receipt (section 7).
     previous_counter = max(old.counter - 1, 0)
-    sending = SendingChain(private, public, chain_key, 0)
-    return Ratchet(root_key, previous_counter, sending, ratchet.receiving)
+    core = Core(root_key, previous_counter, private, public, chain_key, 0)
+    return Ratchet(core.encode(), ratchet.receiving)
 
 
 def encrypt_block(key: bytes, iv: bytes, plaintext: bytes) -> bytes:
@@ -190,33 +199,36 @@ def _replaced(chains: tuple[bytes, ...], position: int, stored: bytes) -> tuple[
 
 
 def _add_receiving(ratchet: Ratchet, ratchet_key: bytes) -> Ratchet:
-    shared = keys.agree(ratchet.sending.private, ratchet_key)
-    root_key, chain_key = root_step(ratchet.root_key, shared)
+    core = Core.decode(ratchet.core)
+    root_key, chain_key = root_step(core.root_key, keys.agree(core.private, ratchet_key))
     chains = (*ratchet.receiving, ReceivingChain(ratchet_key, chain_key, 0, b"").encode())
-    return Ratchet(
-        root_key, ratchet.previous_counter, ratchet.sending, chains[-MAX_RECEIVING_CHAINS:]
-    )
+    return Ratchet(core._replace(root_key=root_key).encode(), chains[-MAX_RECEIVING_CHAINS:])
 
 
-def _take(chain: ReceivingChain, counter: int, max_jump: int) -> tuple[ReceivingChain, bytes]:
-    if counter < chain.counter:
-        return _take_skipped(chain, counter)
-    if counter == chain.counter and counter < MAX_COUNTER:
-        seed, following = chain_step(chain.chain_key)
-        return ReceivingChain(chain.ratchet_key, following, counter + 1, chain.skipped), seed
-    return _jump(chain, counter, max_jump)
+def _take(stored: bytes, counter: int, max_jump: int) -> tuple[bytes, bytes]:
+    expected = int.from_bytes(stored[_COUNTER], "big")
+    if counter == expected and counter < MAX_COUNTER:  # nearly always: not worth decoding for
+        seed, following = chain_step(stored[_CHAIN_KEY])
+        counted = (counter + 1).to_bytes(4, "big")
+        return stored[:33] + following + counted + stored[CHAIN_SIZE:], seed
+    chain = ReceivingChain.decode(stored)
+    if counter < expected:
+        chain, seed = _take_skipped(chain, counter)
+    else:
+        chain, seed = _jump(chain, counter, max_jump)
+    return chain.encode(), seed
 
 
 def _take_skipped(chain: ReceivingChain, counter: int) -> tuple[ReceivingChain, bytes]:
     skipped, wanted = chain.skipped, counter.to_bytes(4, "big")
-    low, high = 0, len(skipped) // _SKIPPED_SIZE
+    low, high = 0, len(skipped) // SKIPPED_SIZE
     while low < high:
         middle = (low + high) // 2
-        if skipped[middle * _SKIPPED_SIZE : middle * _SKIPPED_SIZE + 4] < wanted:
+        if skipped[middle * SKIPPED_SIZE : middle * SKIPPED_SIZE + 4] < wanted:
             low = middle + 1
         else:
             high = middle
-    start, end = low * _SKIPPED_SIZE, (low + 1) * _SKIPPED_SIZE
+    start, end = low * SKIPPED_SIZE, (low + 1) * SKIPPED_SIZE
     if skipped[start : start + 4] != wanted:
         raise DuplicatedMessage("counter already used")
     left = skipped[:start] + skipped[end:]
@@ -230,10 +242,10 @@ def _jump(chain: ReceivingChain, counter: int, max_jump: int) -> tuple[Receiving
     chain_key, skipped = chain.chain_key, [chain.skipped]
     first_kept = max(chain.counter, counter - MAX_SKIPPED_SEEDS)
     for _ in range(chain.counter, first_kept):  # nobody can ask for these seeds any more
-        chain_key = hmac.digest(chain_key, _NEXT, "sha256")
+        chain_key = mac(chain_key, _NEXT)
     for passed in range(first_kept, counter):
         seed, chain_key = chain_step(chain_key)
         skipped.append(passed.to_bytes(4, "big") + seed)
     seed, following = chain_step(chain_key)
-    kept = b"".join(skipped)[-MAX_SKIPPED_SEEDS * _SKIPPED_SIZE :]
+    kept = b"".join(skipped)[-MAX_SKIPPED_SEEDS * SKIPPED_SIZE :]
     return ReceivingChain(chain.ratchet_key, following, counter + 1, kept), seed

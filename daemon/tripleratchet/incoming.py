@@ -7,7 +7,7 @@ Source: facts/signal-session.md section 10.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import keys, pqxdh, session
 from .address import Address
@@ -18,14 +18,13 @@ from .messages import CiphertextMessage, MessageType, PreKeySignalMessage, Signa
 from .party import LocalParty, check_trust
 from .prekeys import NeededPreKeys, PreKeys, UsedPreKeys
 from .record import SessionRecord
-from .session import Parties, Session
+from .session import REMOTE, Parties, Session
 
 _CURRENT = -1
 _SIGNAL, _PRE_KEY = MessageType.SIGNAL.value, MessageType.PRE_KEY.value
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Decrypted:
+class Decrypted(NamedTuple):
     """A decrypted message and what to store with it.
 
     `remote_identity` is the key to remember for this address; `used` is set when the message
@@ -36,6 +35,9 @@ class Decrypted:
     plaintext: bytes
     remote_identity: bytes
     used: UsedPreKeys | None
+
+    def __repr__(self) -> str:
+        return keys.hidden(self)
 
 
 def decrypt(
@@ -108,11 +110,12 @@ def _decrypt_signal(
             raise  # the answer, whichever session gives it (section 10.2)
         except RatchetError:
             continue
-        check_trust(opened.parties.remote_identity, trusted_identity)
+        identity = opened.parties[REMOTE]
+        check_trust(identity, trusted_identity)
         following = (
             record.with_current(opened) if position < 0 else record.promote(opened, position)
         )
-        return Decrypted(following, plaintext, opened.parties.remote_identity, None)
+        return Decrypted(following, plaintext, identity, None)
     raise InvalidMessage("no session decrypts this message")
 
 
@@ -139,7 +142,7 @@ def _decrypt_pre_key(
         raise InvalidMessage("session does not decrypt this message") from None
     # The session's identity key, not the message's: on a repeated first message nothing
     # authenticates the latter, and a relay could plant a key of its own there.
-    authenticated = opened.parties.remote_identity
+    authenticated = opened.parties[REMOTE]
     return Decrypted(promoted.with_current(opened), plaintext, authenticated, used)
 
 
@@ -193,9 +196,7 @@ def _respond(
         secrets,
         signed_private=signed.private,
         signed_public=signed.public,
-        max_jump=session.max_jump(
-            local.identity.public, message.identity_key, local.address, remote
-        ),
+        policy=local.post_quantum,
     )
     used = UsedPreKeys(
         message.pre_key_id,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-from . import keys
+from . import kdf, keys
 from .errors import (
     CiphertextMessageTooShort,
     InvalidMessage,
@@ -26,6 +26,9 @@ from .limits import MAC_SIZE, MESSAGE_VERSION, OLDEST_PARSED_VERSION
 from .wire import BYTES, VARINT, bytes_field, read_fields, uint_field, varint
 
 _VERSION_BYTE = bytes([MESSAGE_VERSION << 4 | MESSAGE_VERSION])
+_CANONICAL_START = b"\x44\x0a\x21\x05"
+_SHORTEST = 48  # so that no look-up below runs off the end
+_VERSION = MESSAGE_VERSION
 _SIGNAL_FIELDS = {1: BYTES, 2: VARINT, 3: VARINT, 4: BYTES, 5: BYTES, 6: BYTES}
 _PRE_KEY_FIELDS = {
     **dict.fromkeys((1, 5, 6, 7), VARINT),
@@ -68,33 +71,63 @@ class SignalMessage(NamedTuple):
         """Read the bytes of a type 2 message. Raises an EncodingError."""
         if len(data) <= MAC_SIZE:
             raise CiphertextMessageTooShort(f"message has at most {MAC_SIZE} bytes")
-        version = _version(data)
-        fields = read_fields(data[1:-MAC_SIZE], _SIGNAL_FIELDS)
-        get = fields.get
-        ratchet_key, counter, ciphertext = get(1), get(2), get(4)
-        if ratchet_key is None or counter is None or ciphertext is None:
-            raise InvalidProtobufEncoding("required field missing: 1, 2 or 4")
-        return cls(
-            version,
-            keys.parse_public(ratchet_key),  # type: ignore[arg-type]
-            counter,  # type: ignore[arg-type]
-            ciphertext,  # type: ignore[arg-type]
-            get(5, b""),  # type: ignore[arg-type]
-            get(6),  # type: ignore[arg-type]
-            data[:-MAC_SIZE],
-            data[-MAC_SIZE:],
-        )
+        parts = _read_canonical(data, len(data) - MAC_SIZE)
+        if parts is None:
+            parts = _read_any(data[:-MAC_SIZE])
+        return cls(*parts, data[:-MAC_SIZE], data[-MAC_SIZE:])
 
-    def verify(self, mac_key: bytes, sender: bytes, receiver: bytes) -> bool:
-        """Whether the MAC is right for these two identity keys (33 bytes each)."""
-        expected = _mac(mac_key, sender, receiver, self.authenticated)
+    def verify(self, mac_key: bytes, identities: bytes) -> bool:
+        """Whether the MAC is right; `identities` are sender's and receiver's keys (66 bytes)."""
+        expected = _mac(mac_key, identities, self.authenticated)
         return hmac.compare_digest(expected, self.mac)
+
+
+_Parts = tuple[int, bytes, int, bytes, bytes, bytes | None]
+"""Version, ratchet key, counter, ciphertext, post-quantum bytes, addresses."""
+
+
+def _read_canonical(data: bytes, end: int) -> _Parts | None:
+    """The form every client writes after its first answer, read in one pass; None for any other
+    form, which _read_any reads with the verdicts that damage deserves."""
+    if data[:4] != _CANONICAL_START or end < _SHORTEST or data[36] != 0x10:
+        return None
+    counter, at = _small(data, 37)
+    if data[at] != 0x18:
+        return None
+    _, at = _small(data, at + 1)
+    if data[at] != 0x22:
+        return None
+    size, start = _small(data, at + 1)
+    at = start + size
+    if at >= end or data[at] != 0x2A or data[at + 1] >= 0x80 or at + 2 + data[at + 1] != end:
+        return None
+    return _VERSION, data[3:36], counter, data[start:at], data[at + 2 : end], None
+
+
+def _small(data: bytes, at: int) -> tuple[int, int]:
+    """A varint of one or two bytes; of a longer one, something that fails the next check."""
+    low = data[at]
+    if low < 0x80:
+        return low, at + 1
+    high = data[at + 1]
+    return (low & 0x7F | high << 7, at + 2) if high < 0x80 else (0, 0)
+
+
+def _read_any(data: bytes) -> _Parts:
+    version = _version(data)
+    fields = read_fields(data[1:], _SIGNAL_FIELDS)
+    get = fields.get
+    ratchet_key, counter, ciphertext = get(1), get(2), get(4)
+    if ratchet_key is None or counter is None or ciphertext is None:
+        raise InvalidProtobufEncoding("required field missing: 1, 2 or 4")
+    # read_fields has checked the wire type of each.
+    found = (counter, ciphertext, get(5, b""), get(6))
+    return version, keys.parse_public(ratchet_key), *found  # type: ignore[return-value,arg-type]
 
 
 def build_signal_message(
     mac_key: bytes,
-    sender: bytes,
-    receiver: bytes,
+    identities: bytes,
     *,
     ratchet_key: bytes,
     counter: int,
@@ -103,7 +136,10 @@ def build_signal_message(
     pq_ratchet: bytes,
     addresses: bytes | None,
 ) -> bytes:
-    """The bytes of a type 2 message, MAC included; an empty `pq_ratchet` is left out."""
+    """The bytes of a type 2 message, MAC included; an empty `pq_ratchet` is left out.
+
+    `identities` are the sender's and the receiver's key, 33 bytes each.
+    """
     # Tags are constants below 0x80; counter and previous counter are written even when 0.
     authenticated = (
         b"\x44\x0a\x21%b\x10%b\x18%b\x22%b%b"
@@ -117,7 +153,7 @@ def build_signal_message(
         + (bytes_field(5, pq_ratchet) if pq_ratchet else b"")
         + (bytes_field(6, addresses) if addresses is not None else b"")
     )
-    return authenticated + _mac(mac_key, sender, receiver, authenticated)
+    return authenticated + _mac(mac_key, identities, authenticated)
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -196,5 +232,5 @@ def _version(data: bytes) -> int:
     return version
 
 
-def _mac(mac_key: bytes, sender: bytes, receiver: bytes, authenticated: bytes) -> bytes:
-    return hmac.digest(mac_key, sender + receiver + authenticated, "sha256")[:MAC_SIZE]
+def _mac(mac_key: bytes, identities: bytes, authenticated: bytes) -> bytes:
+    return kdf.mac(mac_key, identities + authenticated)[:MAC_SIZE]

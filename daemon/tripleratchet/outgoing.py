@@ -15,7 +15,7 @@ from .messages import CiphertextMessage
 from .party import LocalParty, check_trust
 from .prekeys import PreKeyBundle
 from .record import SessionRecord
-from .session import Parties, Pending
+from .session import REMOTE, Parties, Pending
 
 
 def process_bundle(
@@ -65,7 +65,7 @@ def process_bundle(
             offer.kyber_ciphertext,
             now_ms // 1000,
         ),
-        max_jump=session.max_jump(local.identity.public, identity_key, local.address, remote),
+        policy=local.post_quantum,
         random=random,
     )
     return (record or SessionRecord()).promote(started)
@@ -97,7 +97,7 @@ def encrypt(
     following, message = session.seal(
         current, plaintext, local=local.address, remote=remote, random=random
     )
-    check_trust(current.parties.remote_identity, trusted_identity)
+    check_trust(current.parties[REMOTE], trusted_identity)
     return record.with_current(following), message
 
 

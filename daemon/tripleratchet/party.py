@@ -12,11 +12,13 @@ from .address import Address
 from .errors import InvalidAddress, UntrustedIdentity
 from .keys import IdentityKeyPair
 from .limits import MAX_COUNTER
+from .post_quantum import PostQuantumPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class LocalParty:
-    """Ourselves in a conversation: address, identity, registration id (1..16383 by convention).
+    """Ourselves in a conversation: address, identity, registration id (1..16383 by convention),
+    and whether sessions that start now speak the post-quantum ratchet.
 
     Raises InvalidAddress for a registration id beyond 32 bits.
     """
@@ -24,6 +26,7 @@ class LocalParty:
     address: Address
     identity: IdentityKeyPair = field(repr=False)
     registration_id: int
+    post_quantum: PostQuantumPolicy = PostQuantumPolicy.REQUIRED
 
     def __post_init__(self) -> None:
         if not 0 <= self.registration_id <= MAX_COUNTER:

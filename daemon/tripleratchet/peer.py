@@ -33,6 +33,7 @@ from .keys import IdentityKeyPair
 from .messages import CiphertextMessage
 from .outgoing import encrypt, process_bundle
 from .party import LocalParty
+from .post_quantum import PostQuantumPolicy
 from .prekeys import (
     KyberPreKey,
     PreKey,
@@ -162,7 +163,8 @@ class Peers:
         return {"version": version("letterlock")}
 
     def party(self, fields: Fields) -> Fields:
-        """Make a party, or replace one of the same name."""
+        """Make a party, or replace one of the same name. `pq`, optional, is its policy for the
+        post-quantum ratchet: required, optional or declined."""
         private = _optional(fields, "priv")
         identity = (
             IdentityKeyPair.generate(os.urandom)
@@ -170,7 +172,9 @@ class Peers:
             else IdentityKeyPair.from_private(private)
         )
         address = Address(fields["addr"], fields["dev"])
-        self._parties[fields["name"]] = Party(LocalParty(address, identity, fields["reg"]))
+        policy = PostQuantumPolicy(fields.get("pq", PostQuantumPolicy.REQUIRED.value))
+        local = LocalParty(address, identity, fields["reg"], policy)
+        self._parties[fields["name"]] = Party(local)
         return {"priv": identity.private.hex(), "pub": identity.public.hex()}
 
     def pre_keys(self, fields: Fields) -> Fields:

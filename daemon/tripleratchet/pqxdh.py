@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
 from . import keys, kyber
+from .kdf import hkdf
 from .keys import Random
 from .prekeys import KyberPreKey, PreKey, SignedPreKey
 
@@ -86,5 +84,5 @@ def respond(
 def derive(dhs: list[bytes], kyber_secret: bytes) -> Secrets:
     """The key schedule: Diffie-Hellman outputs in the order of section 6, then the KEM secret."""
     secret = b"".join((_PREFIX, *dhs, kyber_secret))
-    okm = HKDF(SHA256(), 96, None, _INFO).derive(secret)
+    okm = hkdf(None, secret, _INFO, 96)
     return Secrets(okm[:32], okm[32:64], okm[64:])

@@ -1,12 +1,12 @@
 """The session record: the current session, the archived ones, and their bytes at rest.
 
-    record   01 | u32 length, current session (length 0: none) | u8 count | archived sessions,
-             each with its u32 length
-    session  parties, ratchet | pending? | u32 length of each receiving chain | the chains |
-             post-quantum state to the end
+    record   02 | u8 count of archived sessions, + 128 if there is a current one
+             | archived sessions, each with its u32 length | current session to the end
+    session  parties | flags | ratchet core | u8 count of receiving chains | pending, if flag 1
+             | u16 skipped seeds of each chain | the chains | post-quantum state, if flag 2
 
 Numbers are big-endian. Archived sessions stay bytes until one is needed. The first byte is the
-format's version: a later format gets a new number and keeps reading this one.
+format's version: a later format gets a new number and keeps reading this one (see migration.py).
 Knows no message and no flow. Source: facts/signal-session.md section 11.
 """
 
@@ -15,19 +15,24 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from . import post_quantum
-from .double import CHAIN_SIZES, Ratchet, SendingChain
+from . import migration, post_quantum
+from .double import CHAIN_SIZE, CORE_SIZE, SKIPPED_SIZE, Ratchet
 from .errors import CorruptRecord
-from .limits import MAX_ARCHIVED_SESSIONS, MAX_RECEIVING_CHAINS
-from .session import Parties, Pending, Session
+from .limits import MAX_ARCHIVED_SESSIONS, MAX_RECEIVING_CHAINS, MAX_SKIPPED_SEEDS
+from .session import BASE, PARTIES_SIZE, REMOTE, Parties, Pending, Session
 
-FORMAT_VERSION = 1
-_FIXED = struct.Struct(">33s33s33sIIB32sI32s33s32sIB")
+FORMAT_VERSION = 2
+_FIXED = struct.Struct(f">{PARTIES_SIZE}sB{CORE_SIZE}sB")
 _PENDING = struct.Struct(">BIIIQ1569s")
-_CHAIN_SIZES = tuple(struct.Struct(f">{count}I") for count in range(MAX_RECEIVING_CHAINS + 1))
-_HEAD = struct.Struct(">BI")
+_SKIPPED = tuple(struct.Struct(f">{count}H") for count in range(MAX_RECEIVING_CHAINS + 1))
+_NONE_SKIPPED = tuple(bytes(2 * count) for count in range(MAX_RECEIVING_CHAINS + 1))
+_CHAINS = tuple(
+    struct.Struct(f"{CHAIN_SIZE}s" * count) for count in range(MAX_RECEIVING_CHAINS + 1)
+)
+_HEAD = struct.Struct(">BB")
+_PENDING_FLAG, _POST_QUANTUM = 1, 2
+_HAS_CURRENT = 0x80
 _LENGTH = struct.Struct(">I")
-_BASE_KEY = slice(66, 99)
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -50,10 +55,12 @@ class SessionRecord:
 
     def to_bytes(self) -> bytes:
         """The record at rest: holds private keys, so it must be sealed before it is stored."""
-        current = b"" if self.current is None else encode_session(self.current)
-        parts = [_HEAD.pack(FORMAT_VERSION, len(current)), current, bytes([len(self.archived)])]
+        has_current = 0 if self.current is None else _HAS_CURRENT
+        parts = [_HEAD.pack(FORMAT_VERSION, len(self.archived) | has_current)]
         for session in self.archived:
             parts += (_LENGTH.pack(len(session)), session)
+        if self.current is not None:
+            parts.append(encode_session(self.current))
         return b"".join(parts)
 
     @property
@@ -64,17 +71,26 @@ class SessionRecord:
     @property
     def remote_identity_key(self) -> bytes | None:
         """The peer's identity key (33 bytes) in the current session."""
-        return None if self.current is None else self.current.parties.remote_identity
+        return None if self.current is None else self.current.parties[REMOTE]
 
     @property
     def remote_registration_id(self) -> int | None:
         """The peer's registration id in the current session."""
-        return None if self.current is None else self.current.parties.remote_registration_id
+        return (
+            None
+            if self.current is None
+            else Parties.decode(self.current.parties).remote_registration_id
+        )
 
     @property
     def is_acknowledged(self) -> bool:
         """Whether the peer has answered on the current session (its messages are type 2)."""
         return self.current is not None and self.current.pending is None
+
+    @property
+    def is_post_quantum(self) -> bool:
+        """Whether messages of the current session go through the post-quantum ratchet."""
+        return self.current is not None and self.current.post_quantum is not post_quantum.DECLINED
 
     def archive(self) -> SessionRecord:
         """Put the current session away: sending needs a new one, receiving still works."""
@@ -103,10 +119,10 @@ class SessionRecord:
 
     def find_base_key(self, base_key: bytes) -> int | None:
         """Where the session with this base key is: -1 current, else its archived position."""
-        if self.current is not None and self.current.parties.base_key == base_key:
+        if self.current is not None and self.current.parties[BASE] == base_key:
             return -1
         for position, session in enumerate(self.archived):
-            if session[_BASE_KEY] == base_key:
+            if session[BASE] == base_key:
                 return position
         return None
 
@@ -119,73 +135,70 @@ class SessionRecord:
 
 def encode_session(session: Session) -> bytes:
     """One session at rest."""
-    parties, ratchet, pending = session.parties, session.ratchet, session.pending
-    sending, chains = ratchet.sending, ratchet.receiving
-    parts = [
-        _FIXED.pack(
-            *parties,
-            pending is not None,
-            ratchet.root_key,
-            ratchet.previous_counter,
-            *sending,
-            len(chains),
-        )
-    ]
+    parties, (core, chains), pending, pq = session
+    count = len(chains)
+    post_quantum_state = pq.to_bytes()
+    flags = (pending is not None) | (_POST_QUANTUM if post_quantum_state else 0)
+    parts = [_FIXED.pack(parties, flags, core, count)]
     if pending is not None:
         parts.append(_encode_pending(pending))
-    parts.append(_CHAIN_SIZES[len(chains)].pack(*map(len, chains)))
+    if sum(map(len, chains)) == count * CHAIN_SIZE:
+        parts.append(_NONE_SKIPPED[count])
+    else:
+        skipped = ((len(chain) - CHAIN_SIZE) // SKIPPED_SIZE for chain in chains)
+        parts.append(_SKIPPED[count].pack(*skipped))
     parts += chains
-    parts.append(session.post_quantum.to_bytes())
+    parts.append(post_quantum_state)
     return b"".join(parts)
 
 
 def decode_session(data: bytes) -> Session:
     """Undo encode_session. Raises CorruptRecord, struct.error or IndexError."""
-    (local, remote, base, local_id, remote_id, has_pending, root, previous, *sending, count) = (
-        _FIXED.unpack_from(data)
-    )
-    if has_pending > 1 or count > MAX_RECEIVING_CHAINS:
+    parties, flags, core, count = _FIXED.unpack_from(data)
+    if flags > _PENDING_FLAG | _POST_QUANTUM or count > MAX_RECEIVING_CHAINS:
         raise CorruptRecord("session flags out of range")
     at, pending = _FIXED.size, None
-    if has_pending:
+    if flags & _PENDING_FLAG:
         pending = _decode_pending(data, at)
         at += _PENDING.size
-    sizes = _CHAIN_SIZES[count].unpack_from(data, at)
-    at += _CHAIN_SIZES[count].size
-    chains = []
-    for size in sizes:
-        if size not in CHAIN_SIZES:
-            raise CorruptRecord("receiving chain has an impossible size")
-        chains.append(data[at : at + size])
-        at += size
-    if at > len(data):
-        raise CorruptRecord("session is truncated")
-    return Session(
-        Parties(local, remote, base, local_id, remote_id),
-        Ratchet(root, previous, SendingChain(*sending), tuple(chains)),
-        pending,
-        post_quantum.restore(data[at:]),
-    )
+    chains, at = _decode_chains(data, at, count)
+    pq = post_quantum.restore(data[at:])
+    if bool(flags & _POST_QUANTUM) != (at < len(data)):
+        raise CorruptRecord("session has another length than it says")
+    return Session(parties, Ratchet(core, chains), pending, pq)
+
+
+def _decode_chains(data: bytes, at: int, count: int) -> tuple[tuple[bytes, ...], int]:
+    start = at + 2 * count
+    if data[at:start] == _NONE_SKIPPED[count]:
+        return _CHAINS[count].unpack_from(data, start), start + count * CHAIN_SIZE
+    skipped, chains = _SKIPPED[count].unpack_from(data, at), []
+    for seeds in skipped:
+        end = start + CHAIN_SIZE + seeds * SKIPPED_SIZE
+        chains.append(data[start:end])
+        start = end
+    if start > len(data) or max(skipped) > MAX_SKIPPED_SEEDS:
+        raise CorruptRecord("receiving chains out of range")
+    return tuple(chains), start
 
 
 def _decode_record(data: bytes) -> SessionRecord:
-    version, length = _HEAD.unpack_from(data)
+    version, count = _HEAD.unpack_from(data)
+    if version == migration.OLD_VERSION:
+        data = migration.from_version_1(data)
+        version, count = _HEAD.unpack_from(data)
     if version != FORMAT_VERSION:
         raise CorruptRecord("session record has an unknown format version")
-    at = _HEAD.size
-    current = decode_session(data[at : at + length]) if length else None
-    at += length
-    count = data[at]
-    at += 1
-    archived = []
+    has_current, count = count >= _HAS_CURRENT, count % _HAS_CURRENT
+    at, archived = _HEAD.size, []
     for _ in range(count):
         (size,) = _LENGTH.unpack_from(data, at)
         start = at + _LENGTH.size
         at = start + size
         archived.append(data[start:at])
-    if at != len(data) or count > MAX_ARCHIVED_SESSIONS:
+    if at > len(data) or has_current == (at == len(data)) or count > MAX_ARCHIVED_SESSIONS:
         raise CorruptRecord("session record has another length than it says")
-    return SessionRecord(current, tuple(archived))
+    return SessionRecord(decode_session(data[at:]) if has_current else None, tuple(archived))
 
 
 def _encode_pending(pending: Pending) -> bytes:

@@ -8,11 +8,12 @@ Source: facts/signal-session.md sections 6, 9 and 10.1.
 from __future__ import annotations
 
 import hmac
+import struct
 from typing import NamedTuple
 
 from . import double, keys, post_quantum
 from .address import Address, binding, same_account
-from .double import Ratchet, ReceivingChain, SendingChain
+from .double import Core, Ratchet, ReceivingChain
 from .errors import InvalidMessage
 from .keys import Random
 from .limits import MAX_FORWARD_JUMP, MAX_SELF_JUMP, MESSAGE_VERSION
@@ -23,7 +24,7 @@ from .messages import (
     build_pre_key_message,
     build_signal_message,
 )
-from .post_quantum import PostQuantum
+from .post_quantum import DECLINED, PostQuantum, PostQuantumPolicy
 from .pqxdh import Offer, Secrets
 
 
@@ -38,6 +39,22 @@ class Parties(NamedTuple):
 
     def __repr__(self) -> str:
         return keys.hidden(self)
+
+    @classmethod
+    def decode(cls, stored: bytes) -> Parties:
+        """Undo encode."""
+        return cls(*_PARTIES.unpack(stored))
+
+    def encode(self) -> bytes:
+        """At rest: 107 bytes, numbers big-endian."""
+        return _PARTIES.pack(*self)
+
+
+_PARTIES = struct.Struct(">33s33s33sII")
+PARTIES_SIZE = _PARTIES.size
+LOCAL, REMOTE, BASE = slice(0, 33), slice(33, 66), slice(66, 99)
+SENDER_FIRST = slice(0, 66)
+"""The two identity keys and the base key in encoded parties: all that most messages need."""
 
 
 class Pending(NamedTuple):
@@ -54,9 +71,9 @@ class Pending(NamedTuple):
 
 
 class Session(NamedTuple):
-    """The whole state of one session."""
+    """The whole state of one session; `parties` is an encoded Parties."""
 
-    parties: Parties
+    parties: bytes
     ratchet: Ratchet
     pending: Pending | None
     post_quantum: PostQuantum
@@ -77,7 +94,7 @@ def start_initiator(
     *,
     signed_pre_key: bytes,
     pending: Pending,
-    max_jump: int,
+    policy: PostQuantumPolicy,
     random: Random,
 ) -> Session:
     """The initiator's session: a root step ahead, receiving first under the signed pre-key."""
@@ -86,13 +103,11 @@ def start_initiator(
     shared = keys.agree(private, signed_pre_key)
     root_key, sending_key = double.root_step(secrets.root_key, shared)
     ratchet = Ratchet(
-        root_key,
-        0,
-        SendingChain(private, public, sending_key, 0),
+        Core(root_key, 0, private, public, sending_key, 0).encode(),
         (ReceivingChain(signed_pre_key, secrets.chain_key, 0, b"").encode(),),
     )
-    pq = post_quantum.start(secrets.auth_key, initiator=True, max_jump=max_jump)
-    return Session(parties, ratchet, pending, pq)
+    pq = post_quantum.start(secrets.auth_key, is_initiator=True, policy=policy)
+    return Session(parties.encode(), ratchet, pending, pq)
 
 
 def start_responder(
@@ -101,12 +116,12 @@ def start_responder(
     *,
     signed_private: bytes,
     signed_public: bytes,
-    max_jump: int,
+    policy: PostQuantumPolicy,
 ) -> Session:
     """The responder's session; its first receive makes a DH step, so this chain never sends."""
-    sending = SendingChain(signed_private, signed_public, secrets.chain_key, 0)
-    pq = post_quantum.start(secrets.auth_key, initiator=False, max_jump=max_jump)
-    return Session(parties, Ratchet(secrets.root_key, 0, sending, ()), None, pq)
+    core = Core(secrets.root_key, 0, signed_private, signed_public, secrets.chain_key, 0)
+    pq = post_quantum.start(secrets.auth_key, is_initiator=False, policy=policy)
+    return Session(parties.encode(), Ratchet(core.encode(), ()), None, pq)
 
 
 def max_jump(local_identity: bytes, remote_identity: bytes, local: Address, remote: Address) -> int:
@@ -120,18 +135,17 @@ def seal(
     session: Session, plaintext: bytes, *, local: Address, remote: Address, random: Random
 ) -> tuple[Session, CiphertextMessage]:
     """Encrypt one message; it is a pre-key message while the peer has not answered."""
-    parties, pending = session.parties, session.pending
-    pq, pq_message, salt = session.post_quantum.send(random)
-    ratchet, seed = double.next_sending(session.ratchet)
+    parties, ratchet, pending, pq = session
+    pq, pq_message, salt = pq.send(random)
+    ratchet, seed, counter = double.next_sending(ratchet)
     cipher_key, mac_key, iv = double.message_keys(seed, salt)
-    chain = ratchet.sending
+    core = ratchet.core
     body = build_signal_message(
         mac_key,
-        parties.local_identity,
-        parties.remote_identity,
-        ratchet_key=chain.public,
-        counter=chain.counter - 1,
-        previous_counter=ratchet.previous_counter,
+        parties[SENDER_FIRST],
+        ratchet_key=core[double.SENDING_PUBLIC],
+        counter=counter,
+        previous_counter=int.from_bytes(core[double.PREVIOUS_COUNTER], "big"),
         ciphertext=double.encrypt_block(cipher_key, iv, plaintext),
         pq_ratchet=pq_message,
         addresses=binding(local, remote) if pending is not None else None,
@@ -139,7 +153,9 @@ def seal(
     following = Session(parties, ratchet, pending, pq)
     if pending is None:
         return following, CiphertextMessage(MessageType.SIGNAL, body)
-    return following, CiphertextMessage(MessageType.PRE_KEY, _wrap(parties, pending, body))
+    return following, CiphertextMessage(
+        MessageType.PRE_KEY, _wrap(Parties.decode(parties), pending, body)
+    )
 
 
 def open_message(
@@ -151,22 +167,22 @@ def open_message(
     """
     if message.version != MESSAGE_VERSION:
         raise InvalidMessage("message version is not the session's")
-    parties = session.parties
-    mine, theirs = parties.local_identity, parties.remote_identity
+    parties, ratchet, _, pq_before = session
+    mine, theirs = parties[LOCAL], parties[REMOTE]
     jump = MAX_FORWARD_JUMP if mine != theirs else max_jump(mine, theirs, local, remote)
     ratchet, seed, is_new = double.next_receiving(
-        session.ratchet, message.ratchet_key, message.counter, jump
+        ratchet, message.ratchet_key, message.counter, jump
     )
-    pq, salt = session.post_quantum.receive(message.pq_ratchet)
+    pq, salt = pq_before.receive(message.pq_ratchet, jump)
     cipher_key, mac_key, iv = double.message_keys(seed, salt)
-    if not message.verify(mac_key, theirs, mine):
+    if not message.verify(mac_key, theirs + mine):
         raise InvalidMessage("MAC does not match")
     if message.addresses is not None:
         _check_addresses(message.addresses, binding(remote, local))
     plaintext = double.decrypt_block(cipher_key, iv, message.ciphertext)
     if is_new:
         ratchet = double.turn(ratchet, random)
-    return Session(parties, ratchet, None, pq), plaintext
+    return Session(parties, ratchet, None, DECLINED if pq is None else pq), plaintext
 
 
 def _check_addresses(received: bytes, expected: bytes | None) -> None:

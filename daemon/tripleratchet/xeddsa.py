@@ -7,6 +7,7 @@ Source: facts/signal-session.md section 2.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha512
 
 from nacl.bindings import (
@@ -59,6 +60,7 @@ def _scalar_hash(*parts: bytes) -> bytes:
     return crypto_core_ed25519_scalar_reduce(sha512(b"".join(parts)).digest())
 
 
+@lru_cache(1024)  # of public keys: a bundle's two signatures are by one identity
 def _edwards_key(montgomery: bytes, sign_bit: int) -> bytes:
     # Public values only: y = (u-1)/(u+1).
     u = (int.from_bytes(montgomery, "little") & (2**255 - 1)) % _FIELD_PRIME

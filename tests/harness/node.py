@@ -10,6 +10,9 @@ import subprocess
 from pathlib import Path
 
 NODE_PEER = Path(__file__).parents[1] / "interop" / "node"
+CURRENT_CLIENT = "libsignal-0.103"
+LAST_WITHOUT_SPQR = "@signalapp/libsignal-client"
+"""The two official clients, by the names that package.json gives them."""
 LOCK_FILE = NODE_PEER / "package-lock.json"
 _INSTALL_SECONDS = 110
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.node import NODE_PEER, install_official_client
+from tests.harness.node import CURRENT_CLIENT, NODE_PEER, install_official_client
 
 REQUIRE_TOOLCHAINS = "LETTERLOCK_REQUIRE_TOOLCHAINS"
 _STOP_SECONDS = 10
@@ -63,10 +63,11 @@ class Party:
     address: dict[str, Any]
     registration_id: int
     identity: str = ""
+    policy: str = "required"
 
     def create(self) -> Party:
         """Make (or replace) the party with a fresh identity."""
-        answer = self.call("party", **self.address, reg=self.registration_id)
+        answer = self.call("party", **self.address, reg=self.registration_id, pq=self.policy)
         self.identity = answer["pub"]
         return self
 
@@ -103,6 +104,18 @@ class Party:
         fields = {"type": message["type"], "ct": message["ct"]}
         return bytes.fromhex(self.call("decrypt", **{"from": other.address}, **fields)["pt"])
 
+    def encrypt_many(self, other: Party, plaintexts: list[bytes]) -> list[dict[str, Any]]:
+        """Messages for `other`, in order."""
+        texts = [plaintext.hex() for plaintext in plaintexts]
+        messages: list[dict[str, Any]]
+        messages = self.call("encryptMany", to=other.address, pts=texts)["out"]
+        return messages
+
+    def decrypt_many(self, other: Party, messages: list[dict[str, Any]]) -> list[bytes | str]:
+        """What each message opens to, or the verdict on it."""
+        answers = self.call("decryptMany", **{"from": other.address}, cts=messages)["out"]
+        return [bytes.fromhex(each["pt"]) if "pt" in each else each["err"] for each in answers]
+
 
 @contextlib.contextmanager
 def running(command: list[str], folder: Path | None = None) -> Iterator[Peer]:
@@ -126,13 +139,16 @@ def our_peer() -> contextlib.AbstractContextManager[Peer]:
     return running([sys.executable, "-m", "tripleratchet.peer"])
 
 
-def official_peer() -> contextlib.AbstractContextManager[Peer]:
-    """The official client for Node. Without Node the test is skipped, or failed where
-    LETTERLOCK_REQUIRE_TOOLCHAINS=1 says that every toolchain must be there."""
+def official_peer(package: str = CURRENT_CLIENT) -> contextlib.AbstractContextManager[Peer]:
+    """The official client for Node, by its package's name in the lock file.
+
+    Without Node the test is skipped, or failed where LETTERLOCK_REQUIRE_TOOLCHAINS=1 says that
+    every toolchain must be there.
+    """
     problem = install_official_client()
     if problem is not None:
         missing(problem)
-    return running(["node", "peer.mjs"], NODE_PEER)
+    return running(["node", "peer.mjs", package], NODE_PEER)
 
 
 def missing(what: str) -> None:

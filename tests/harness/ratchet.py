@@ -59,11 +59,18 @@ class Device:
     now_ms: int = NOW_MS
 
     @classmethod
-    def create(cls, name: str, number: int = 1, seed: int = 0) -> Device:
+    def create(
+        cls,
+        name: str,
+        number: int = 1,
+        seed: int = 0,
+        policy: tr.PostQuantumPolicy = tr.PostQuantumPolicy.REQUIRED,
+    ) -> Device:
         """A device whose keys all come from `seed` (but for KEM encapsulation)."""
         random = random_module.Random(f"{seed} {name} {number}").randbytes
         identity = tr.IdentityKeyPair.generate(random)
-        return cls(tr.LocalParty(tr.Address(name, number), identity, 1000 + number), random)
+        local = tr.LocalParty(tr.Address(name, number), identity, 1000 + number, policy)
+        return cls(local, random)
 
     @property
     def address(self) -> tr.Address:
@@ -152,10 +159,15 @@ class Device:
             self.records[other.address] = record.archive().to_bytes()
 
 
-def pair(seed: int = 0, *, acknowledged: bool = True) -> tuple[Device, Device]:
+def pair(
+    seed: int = 0,
+    *,
+    acknowledged: bool = True,
+    policy: tr.PostQuantumPolicy = tr.PostQuantumPolicy.REQUIRED,
+) -> tuple[Device, Device]:
     """Two devices with a session, initiator first; answered once unless told otherwise."""
-    one = Device.create("9d0652a3-dcc3-4d11-975f-74d61598733f", seed=seed)
-    other = Device.create("6838237d-02f6-4098-b110-698253d15961", seed=seed)
+    one = Device.create("9d0652a3-dcc3-4d11-975f-74d61598733f", seed=seed, policy=policy)
+    other = Device.create("6838237d-02f6-4098-b110-698253d15961", seed=seed, policy=policy)
     one.start(other)
     if acknowledged:
         other.decrypt(one, one.encrypt(other, b"hello"))

@@ -1,4 +1,5 @@
-"""Live sessions with the official client 0.90.0, the last that accepts a peer without SPQR.
+"""Live sessions with official clients: 0.103.0, in which the post-quantum ratchet is required, and
+0.90.0, in which it is optional; ours under every policy that each of them can talk to.
 
 Seeded random schedules in both roles, with loss, reordering, duplication and damage; both sides'
 verdicts are compared where the official client has a name for its own.
@@ -12,7 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tripleratchet import SessionRecord
+from tripleratchet.sparse_pq import SparseRatchet
 
+from tests.harness.node import CURRENT_CLIENT, LAST_WITHOUT_SPQR
 from tests.harness.peers import Party, Peer, PeerError, official_peer, our_peer
 
 pytestmark = pytest.mark.interop
@@ -22,17 +26,37 @@ _THEIRS = {"addr": "9d0652a3-dcc3-4d11-975f-74d61598733f", "dev": 1}
 _KEPT_CHAINS = 5
 
 
-@pytest.fixture(scope="module")
-def peers() -> Iterator[tuple[Peer, Peer]]:
-    with official_peer() as official, our_peer() as ours:
-        yield ours, official
+_PAIRINGS = [
+    pytest.param((CURRENT_CLIENT, "0.103.0", "required"), id="0.103 required"),
+    pytest.param((CURRENT_CLIENT, "0.103.0", "optional"), id="0.103 optional"),
+    pytest.param((LAST_WITHOUT_SPQR, "0.90.0", "required"), id="0.90 required"),
+    pytest.param((LAST_WITHOUT_SPQR, "0.90.0", "optional"), id="0.90 optional"),
+    pytest.param((LAST_WITHOUT_SPQR, "0.90.0", "declined"), id="0.90 declined"),
+]
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Our peer, an official one of this version, and our policy towards it."""
+
+    ours: Peer
+    official: Peer
+    version: str
+    policy: str
+
+
+@pytest.fixture(scope="module", params=_PAIRINGS)
+def peers(request: pytest.FixtureRequest) -> Iterator[Peers]:
+    package, version, policy = request.param
+    with official_peer(package) as official, our_peer() as ours:
+        yield Peers(ours, official, version, policy)
 
 
 @pytest.fixture(params=["we initiate", "official initiates"])
-def pair(request: pytest.FixtureRequest, peers: tuple[Peer, Peer]) -> tuple[Party, Party]:
+def pair(request: pytest.FixtureRequest, peers: Peers) -> tuple[Party, Party]:
     """Initiator and responder, freshly made."""
-    us = Party(peers[0], "us", _OURS, 7001).create()
-    official = Party(peers[1], "official", _THEIRS, 7002).create()
+    us = Party(peers.ours, "us", _OURS, 7001, policy=peers.policy).create()
+    official = Party(peers.official, "official", _THEIRS, 7002).create()
     return (us, official) if request.param == "we initiate" else (official, us)
 
 
@@ -42,8 +66,8 @@ def _start(initiator: Party, responder: Party, *, one_time: int | None = 1) -> d
     return bundle
 
 
-def test_the_official_client_is_the_pinned_one(peers: tuple[Peer, Peer]) -> None:
-    assert peers[1].call("version")["version"] == "0.90.0"
+def test_the_official_client_is_the_pinned_one(peers: Peers) -> None:
+    assert peers.official.call("version")["version"] == peers.version
 
 
 @pytest.mark.parametrize("one_time", [None, 0, 2**32 - 1])
@@ -222,6 +246,84 @@ def test_a_forged_bundle_is_refused(pair: tuple[Party, Party]) -> None:
             initiator.process_bundle(responder, forged)
         assert caught.value.name == "SignatureValidationFailed"
     initiator.process_bundle(responder, bundle)
+
+
+@pytest.fixture(scope="module")
+def current() -> Iterator[tuple[Peer, Peer]]:
+    with official_peer() as official, our_peer() as ours:
+        yield ours, official
+
+
+@pytest.fixture(params=["we initiate", "official initiates"])
+def current_pair(request: pytest.FixtureRequest, current: tuple[Peer, Peer]) -> tuple[Party, Party]:
+    """Initiator and responder, the other one being the current official client."""
+    us = Party(current[0], "long", _OURS, 7001).create()
+    official = Party(current[1], "long", _THEIRS, 7002).create()
+    return (us, official) if request.param == "we initiate" else (official, us)
+
+
+def test_several_epochs_in_bursts_with_loss(current_pair: tuple[Party, Party]) -> None:
+    """Bursts of either side, a quarter lost and the rest out of order, beyond the fourth epoch."""
+    choose = random.Random(11)
+    initiator, responder = current_pair
+    _start(initiator, responder)
+    for turn in range(160):
+        sender, receiver = (initiator, responder) if turn % 2 == 0 else (responder, initiator)
+        texts = [f"{turn} {number}".encode() for number in range(choose.randrange(1, 8))]
+        sent = list(zip(sender.encrypt_many(receiver, texts), texts, strict=True))
+        kept = [pair for pair in sent if choose.randrange(4)] or sent[-1:]
+        choose.shuffle(kept)
+        opened = receiver.decrypt_many(sender, [message for message, _ in kept])
+        assert opened == [text for _, text in kept]
+    assert _epoch(initiator, responder) >= 4
+
+
+def _epoch(*parties: Party) -> int:
+    """The post-quantum epoch that our party is in."""
+    for party, other in (parties, parties[::-1]):
+        if party.address == _OURS:
+            stored = party.call("session", to=other.address)["session"]
+            record = SessionRecord.from_bytes(bytes.fromhex(stored))
+            assert record.current is not None
+            assert isinstance(record.current.post_quantum, SparseRatchet)
+            return record.current.post_quantum.epoch
+    raise AssertionError("no party of ours")
+
+
+@pytest.mark.parametrize("answers", [0, 1, 6])
+def test_thousands_in_one_direction(current_pair: tuple[Party, Party], answers: int) -> None:
+    """From the start, and from states further on in the first epoch."""
+    initiator, responder = current_pair
+    _start(initiator, responder)
+    for _ in range(answers):
+        responder.decrypt(initiator, initiator.encrypt(responder, b"there"))
+        initiator.decrypt(responder, responder.encrypt(initiator, b"and back"))
+    for sender, receiver in ((initiator, responder), (responder, initiator)):
+        for batch in range(3):
+            texts = [f"{batch} {number}".encode() for number in range(500)]
+            assert receiver.decrypt_many(sender, sender.encrypt_many(receiver, texts)) == texts
+
+
+@pytest.mark.parametrize("direction", ["to the official client", "from it"])
+def test_the_chunk_index_wraps_around(current: tuple[Peer, Peer], direction: str) -> None:
+    """66,000 messages in one direction, then the conversation goes on into the next epoch. Most of
+    them are lost: that is quicker, and late ones are tested elsewhere."""
+    us = Party(current[0], "wrap", _OURS, 7001).create()
+    official = Party(current[1], "wrap", _THEIRS, 7002).create()
+    sender, receiver = (us, official) if direction == "to the official client" else (official, us)
+    _start(receiver, sender)
+    for _ in range(4):
+        sender.decrypt(receiver, receiver.encrypt(sender, b"there"))
+        receiver.decrypt(sender, sender.encrypt(receiver, b"and back"))
+    for batch in range(33):
+        texts = [str(batch).encode()] * 2_000
+        sent = sender.encrypt_many(receiver, texts)
+        assert receiver.decrypt_many(sender, sent[-2:]) == texts[-2:]
+    for turn in range(120):
+        for one, other in ((receiver, sender), (sender, receiver)):
+            text = f"after {turn}".encode()
+            assert other.decrypt(one, one.encrypt(other, text)) == text
+    assert _epoch(us, official) >= 2
 
 
 def test_safety_numbers_agree(pair: tuple[Party, Party]) -> None:

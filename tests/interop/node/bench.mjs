@@ -1,3 +1,5 @@
+// node bench.mjs [package]
+//
 // Timings of the official client, taken inside this process: one JSON command a line, one answer.
 // Times are microseconds for one operation. Every operation reads a serialised record from memory
 // and writes one, as an application does.
@@ -8,11 +10,9 @@
 //   encrypt {count}                encrypts as many in a row: {micros}
 //   decrypt {messages}             decrypts all of them in a row: {micros}
 //   set-up, first ciphertext {count} and set-up, first decrypt {count}: {micros}
-//
-// The peer of `open` has no SPQR, so that both implementations do the same work there.
 
 import { createInterface } from 'node:readline';
-import * as signal from '@signalapp/libsignal-client';
+import { signal } from './client.mjs';
 import { MemoryStores } from './stores.mjs';
 
 const TEXT = new Uint8Array(256).fill(120);
@@ -24,7 +24,7 @@ const SIGNED = 1;
 const KYBER = 1;
 
 function makeStores() {
-  const stores = new MemoryStores(signal.PrivateKey.generate(), 1);
+  const stores = new MemoryStores(signal.PrivateKey.generate(), 1, B);
   const signed = signal.PrivateKey.generate();
   const signature = stores.identity.sign(signed.getPublicKey().serialize());
   stores.signed = signal.SignedPreKeyRecord.new(SIGNED, 0, signed.getPublicKey(), signed, signature);
@@ -55,11 +55,10 @@ function makeBundle(stores, id) {
   );
 }
 
-const start = (from, bundle) =>
-  signal.processPreKeyBundle(bundle, B, from.sessions, from.identities);
+const start = (from, bundle) => from.processBundle(bundle, B);
 
 const encrypt = async (from, to) => {
-  const message = await signal.signalEncrypt(TEXT, to, from.sessions, from.identities);
+  const message = await from.encrypt(TEXT, to);
   return { type: message.type(), body: message.serialize() };
 };
 
@@ -109,7 +108,7 @@ const commands = {
   async 'set-up, first ciphertext'({ count }) {
     const [b, froms, bundles] = [makeStores(), [], []];
     for (let number = 0; number < count; number += 1) {
-      froms.push(new MemoryStores(signal.PrivateKey.generate(), 1));
+      froms.push(new MemoryStores(signal.PrivateKey.generate(), 1, A));
       bundles.push(makeBundle(b, number));
     }
     return timed(count, async (number) => {
@@ -121,7 +120,8 @@ const commands = {
   async 'set-up, first decrypt'({ count }) {
     const [b, messages] = [makeStores(), []];
     for (let number = 0; number < count; number += 1) {
-      const from = new MemoryStores(signal.PrivateKey.generate(), 1);
+      const own = signal.ProtocolAddress.new(`sender ${number}`, 1);
+      const from = new MemoryStores(signal.PrivateKey.generate(), 1, own);
       await start(from, makeBundle(b, number));
       messages.push(await encrypt(from, B));
     }

@@ -1,10 +1,12 @@
 // The official client behind the interop line protocol: one JSON object a line in, one out.
-// Only for versions up to 0.90, whose calls take no local address. Kyber pre-keys cannot be taken
-// in from a seed here: the client stores them expanded only.
+//
+//     node peer.mjs [package]
+//
+// Kyber pre-keys cannot be taken in from a seed here: the client stores them expanded only.
 
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import * as signal from '@signalapp/libsignal-client';
+import { name as packageName, signal } from './client.mjs';
 import { MemoryStores } from './stores.mjs';
 
 const SAFETY_NUMBER_VERSION = 2;
@@ -72,16 +74,13 @@ function bundle(b) {
 
 const operations = {
   version() {
-    const manifest = new URL(
-      'node_modules/@signalapp/libsignal-client/package.json',
-      import.meta.url,
-    );
+    const manifest = new URL(`node_modules/${packageName}/package.json`, import.meta.url);
     return { version: JSON.parse(readFileSync(manifest, 'utf8')).version };
   },
 
   party(fields) {
     const identity = privateKey(fields.priv);
-    parties.set(fields.name, new MemoryStores(identity, fields.reg));
+    parties.set(fields.name, new MemoryStores(identity, fields.reg, address(fields)));
     return { priv: hex(identity.serialize()), pub: hex(identity.getPublicKey().serialize()) };
   },
 
@@ -96,24 +95,14 @@ const operations = {
   },
 
   async processBundle(fields) {
-    const { sessions, identities } = partyOf(fields);
-    await signal.processPreKeyBundle(
-      bundle(fields.b),
-      address(fields.to),
-      sessions,
-      identities,
-      time(fields),
-    );
+    await partyOf(fields).processBundle(bundle(fields.b), address(fields.to), time(fields));
     return {};
   },
 
   async encrypt(fields) {
-    const { sessions, identities } = partyOf(fields);
-    const message = await signal.signalEncrypt(
+    const message = await partyOf(fields).encrypt(
       bytes(fields.pt),
       address(fields.to),
-      sessions,
-      identities,
       time(fields),
     );
     return { type: message.type(), ct: hex(message.serialize()) };

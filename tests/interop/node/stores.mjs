@@ -1,7 +1,7 @@
 // One party's stores for the official client: records are kept as bytes, so that every operation
 // reads and writes a serialised record as an application does.
 
-import * as signal from '@signalapp/libsignal-client';
+import { own, signal } from './client.mjs';
 
 const key = (address) => `${address.name()}.${address.deviceId()}`;
 
@@ -137,8 +137,9 @@ export class MemoryStores {
   signedPreKeys = new Map();
   kyberPreKeys = new Map();
 
-  constructor(identity, registrationId) {
+  constructor(identity, registrationId, address) {
     this.identity = identity;
+    this.own = own(address);
     this.sessions = new Sessions();
     this.identities = new Identities(identity, registrationId);
     this.preKeyStores = [
@@ -148,11 +149,34 @@ export class MemoryStores {
     ];
   }
 
+  processBundle(bundle, address, now) {
+    return signal.processPreKeyBundle(
+      bundle,
+      address,
+      ...this.own,
+      this.sessions,
+      this.identities,
+      now,
+    );
+  }
+
+  encrypt(plaintext, address, now) {
+    return signal.signalEncrypt(
+      plaintext,
+      address,
+      ...this.own,
+      this.sessions,
+      this.identities,
+      now,
+    );
+  }
+
   decrypt(type, body, address) {
     if (type === signal.CiphertextMessageType.PreKey) {
       return signal.signalDecryptPreKey(
         signal.PreKeySignalMessage.deserialize(body),
         address,
+        ...this.own,
         this.sessions,
         this.identities,
         ...this.preKeyStores,
@@ -161,6 +185,7 @@ export class MemoryStores {
     return signal.signalDecrypt(
       signal.SignalMessage.deserialize(body),
       address,
+      ...this.own,
       this.sessions,
       this.identities,
     );

@@ -62,7 +62,11 @@ class Receiver:
     trusted: dict[tuple[str, int], bytes] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, responder: dict[str, Any]) -> Receiver:
+    def of(
+        cls,
+        responder: dict[str, Any],
+        policy: tr.PostQuantumPolicy = tr.PostQuantumPolicy.REQUIRED,
+    ) -> Receiver:
         identity = tr.IdentityKeyPair.from_private(unhex(responder["identity_private"]))
         assert identity.public == unhex(responder["identity_public"])
         keyring = Keyring()
@@ -77,7 +81,8 @@ class Receiver:
                 key["id"], unhex(key["seed"]), unhex(key["signature"])
             )
         address = tr.Address(responder["address"]["name"], responder["address"]["device_id"])
-        return cls(tr.LocalParty(address, identity, responder["registration_id"]), keyring)
+        local = tr.LocalParty(address, identity, responder["registration_id"], policy)
+        return cls(local, keyring)
 
     def receive(self, sender: dict[str, Any], type_: int, body: bytes, random: tr.Random) -> bytes:
         """Decrypt as a caller would: through stored bytes, committing only on success."""

@@ -30,8 +30,7 @@ def test_signal_message(case: dict[str, Any]) -> None:
     sender, receiver = unhex(case["sender_identity"]), unhex(case["receiver_identity"])
     built = build_signal_message(
         mac_key,
-        sender,
-        receiver,
+        sender + receiver,
         ratchet_key=unhex(case["ratchet_key"]),
         counter=case["counter"],
         previous_counter=case["previous_counter"],
@@ -43,8 +42,8 @@ def test_signal_message(case: dict[str, Any]) -> None:
         assert built == unhex(case["serialized"])
     parsed = SignalMessage.parse(unhex(case["serialized"]))
     assert (parsed.version, parsed.counter) == (case["version"], case["counter"])
-    assert parsed.verify(mac_key, sender, receiver)
-    assert not parsed.verify(mac_key, receiver, sender)
+    assert parsed.verify(mac_key, sender + receiver)
+    assert not parsed.verify(mac_key, receiver + sender)
     assert double.decrypt_block(cipher_key, iv, parsed.ciphertext) == unhex(case["plaintext"])
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import tripleratchet as tr
 from tripleratchet import double, keys, kyber, pqxdh, session
 from tripleratchet.keys import Random
 from tripleratchet.post_quantum import PostQuantum
@@ -62,7 +63,7 @@ class _Given:
         first, *rest = self.messages
         return _Given(tuple(rest)), unhex(first["spqr_message"]), unhex(first["spqr_key"])
 
-    def receive(self, wire: bytes) -> tuple[PostQuantum, bytes | None]:
+    def receive(self, wire: bytes, max_jump: int) -> tuple[PostQuantum | None, bytes | None]:
         raise NotImplementedError
 
     def to_bytes(self) -> bytes:
@@ -112,7 +113,7 @@ def test_initiator_makes_the_messages_byte_for_byte(
             offer.kyber_ciphertext,
             0,
         ),
-        max_jump=25_000,
+        policy=tr.PostQuantumPolicy.REQUIRED,
         random=Scripted(unhex(case["first_ratchet_private"])),
     )
     given = _Given(tuple(case["messages"]))

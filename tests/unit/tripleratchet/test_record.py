@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 
 import pytest
 import tripleratchet as tr
@@ -17,13 +18,27 @@ _RECORDS = VECTORS / "records"
 
 def test_a_record_in_steady_traffic_is_small() -> None:
     one, other = pair()
-    for _ in range(3):
+    for _ in range(200):
         other.decrypt(one, one.encrypt(other, b"one direction"))
-    assert len(one.records[other.address]) < 500
-    for _ in range(8):
-        other.decrypt(one, one.encrypt(other, b"there"))
-        one.decrypt(other, other.encrypt(one, b"and back"))
-    assert len(one.records[other.address]) < 700
+    assert len(one.records[other.address]) < 750
+    assert len(other.records[one.address]) < 700
+
+
+def test_a_record_in_ping_pong_stays_below_3000_bytes() -> None:
+    """Through two whole epochs, so through every state that ping-pong comes to."""
+    one, other = pair()
+    sizes, states = [], set()
+    for _ in range(90):
+        for sender, receiver in ((one, other), (other, one)):
+            receiver.decrypt(sender, sender.encrypt(receiver, b"text"))
+            sizes.append(len(receiver.records[sender.address]))
+            record = receiver.record(sender)
+            assert record is not None
+            assert record.current is not None
+            states.add(type(record.current.post_quantum.state).__name__)  # type: ignore[attr-defined]
+    assert len(states) >= 8
+    assert max(sizes) < 3_000
+    assert statistics.median(sizes) < 2_400
 
 
 def test_the_first_byte_is_the_format_version() -> None:
@@ -63,11 +78,33 @@ def test_a_record_of_format_1_is_still_readable() -> None:
     record = one.record(other)
     assert record is not None
     assert len(record.archived) == 1
+    assert not record.is_post_quantum
+    assert record.to_bytes()[0] == record_module.FORMAT_VERSION
+
+
+def test_a_record_of_format_2_is_still_readable() -> None:
+    """The same with the post-quantum ratchet, in its second epoch."""
+    one = Device.create("9d0652a3-dcc3-4d11-975f-74d61598733f", seed=11)
+    other = Device.create("6838237d-02f6-4098-b110-698253d15961", seed=11)
+    one.records[other.address] = unhex((_RECORDS / "v2-us.hex").read_text())
+    other.records[one.address] = unhex((_RECORDS / "v2-peer.hex").read_text())
+    for device, peer in ((one, other), (other, one)):
+        record = device.record(peer)
+        assert record is not None
+        assert record.to_bytes() == device.records[peer.address]
+        device.random = random.Random("after the restore").randbytes  # never draw old keys again
+    under_way = [
+        tr.CiphertextMessage(2, unhex(line))
+        for line in (_RECORDS / "v2-under-way.hex").read_text().split()
+    ]
+    assert [other.decrypt(one, message) for message in under_way] == [b"late", b"newest"]
+    assert one.decrypt(other, other.encrypt(one, b"answer")) == b"answer"
 
 
 def test_a_pending_record_of_format_1_is_still_readable() -> None:
     one = Device.create("9d0652a3-dcc3-4d11-975f-74d61598733f", seed=2)
-    other = Device.create("6838237d-02f6-4098-b110-698253d15961", seed=2)
+    declined = tr.PostQuantumPolicy.DECLINED  # what every session of that format is
+    other = Device.create("6838237d-02f6-4098-b110-698253d15961", seed=2, policy=declined)
     other.bundle()
     one.records[other.address] = unhex((_RECORDS / "v1-pending.hex").read_text())
     message = one.encrypt(other, b"first")

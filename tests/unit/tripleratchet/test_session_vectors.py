@@ -1,4 +1,4 @@
-"""Whole sessions with official clients, replayed byte for byte (no post-quantum ratchet)."""
+"""Whole sessions with official clients, replayed byte for byte."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tripleratchet as tr
 from tripleratchet import SessionRecord
+from tripleratchet.sparse_pq import SparseRatchet, wire
 
 from .conftest import NOW_MS, Receiver, Scripted, load, unbase64, unhex
 
@@ -19,7 +20,37 @@ _CASES = [
 
 @pytest.mark.parametrize("case", _CASES)
 def test_session(case: dict[str, Any]) -> None:
-    receiver = Receiver.of(case["responder"])
+    receiver = Receiver.of(case["responder"], tr.PostQuantumPolicy.DECLINED)
+    _replay(receiver, case)
+
+
+@pytest.mark.parametrize("case", load("session-spqr-blackbox-0.103.0"), ids=lambda c: c["name"])
+def test_session_with_a_stalled_post_quantum_ratchet(
+    case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The responder of this file never says anything about key exchanges: ours is made to."""
+    monkeypatch.setattr(SparseRatchet, "send", _send_nothing)
+    _replay(Receiver.of(case["responder"]), case)
+
+
+def _send_nothing(ratchet: SparseRatchet, random: tr.Random) -> tuple[SparseRatchet, bytes, bytes]:
+    chains, index, key = ratchet.chains.next_sending(ratchet.epoch - 1)
+    message = wire.build(ratchet.epoch, index, wire.NONE, 0, b"")
+    return ratchet._replace(chains=chains), message, key
+
+
+@pytest.mark.parametrize("case", load("session-spqr-one-way-0.103.0"), ids=lambda c: c["name"])
+def test_one_direction_before_any_answer(case: dict[str, Any]) -> None:
+    receiver, initiator = Receiver.of(case["responder"]), case["initiator"]["address"]
+    messages = {message["index"]: message for message in case["messages"]}
+    for delivery in case["deliveries"]:
+        event = messages[delivery["index"]] | delivery
+        if event["result"] != "ok":
+            event["error"] = event["result"]
+        _receive(receiver, initiator, event)
+
+
+def _replay(receiver: Receiver, case: dict[str, Any]) -> None:
     initiator = case["initiator"]["address"]
     for event in case["events"]:
         if event["op"] == "receive":
