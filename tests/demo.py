@@ -68,7 +68,7 @@ class Story:
 class OfficialUser:
     """A user on the official libsignal client."""
 
-    label = "official libsignal client 0.90.0, Node"
+    label = "official libsignal client 0.103.0, Node"
 
     def __init__(self, device: NodeDevice) -> None:
         self._device = device

@@ -1,4 +1,5 @@
-"""The official libsignal client 0.90.0 as a user: it initiates, and it answers."""
+"""The official libsignal client as a user: it initiates, and it answers. Today's release, and the
+last one that does not require the post-quantum ratchet."""
 
 import os
 from collections.abc import AsyncIterator, Callable
@@ -6,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from tests.harness.node import install_official_client
+from tests.harness.node import CURRENT_CLIENT, LAST_WITHOUT_SPQR, install_official_client
 from tests.harness.node_device import NodeDevice, node_device
 from tests.harness.people import READ, Shop, next_message, receiving, user
 from tests.harness.supervised import Daemon
@@ -30,13 +31,16 @@ def official_client() -> None:
         pytest.skip(missing)
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(
+    loop_scope="session", params=[CURRENT_CLIENT, LAST_WITHOUT_SPQR], ids=["0.103", "0.90"]
+)
 async def official(
-    shared: Daemon, official_client: None, number: Numbers
+    shared: Daemon, official_client: None, number: Numbers, request: pytest.FixtureRequest
 ) -> AsyncIterator[tuple[NodeDevice, str]]:
     """A registered, connected user on the official client, and their number."""
     own_number = number()
-    async with node_device(shared.addresses["relay"], shared.ca) as device:
+    relay, ca = shared.addresses["relay"], shared.ca
+    async with node_device(relay, ca, client=request.param) as device:
         await device.register(shared, own_number)
         yield device, own_number
 

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.harness.node import NODE_PEER
+from tests.harness.node import CURRENT_CLIENT, NODE_PEER
 from tests.harness.people import verification_code
 from tests.harness.supervised import Daemon
 
@@ -67,12 +67,14 @@ class NodeDevice:
 
 
 @asynccontextmanager
-async def node_device(relay: str, ca: Path) -> AsyncIterator[NodeDevice]:
+async def node_device(
+    relay: str, ca: Path, *, client: str = CURRENT_CLIENT
+) -> AsyncIterator[NodeDevice]:
     """Starts the program, for one user; ends it at the end of the block."""
     # By name: Node warns of a TLS server name that is an address.
     by_name = f"localhost:{relay.rpartition(':')[2]}"
     process = await asyncio.create_subprocess_exec(
-        *("node", str(NODE_PEER / "device.mjs"), str(PROTO), by_name, str(ca)),
+        *("node", str(NODE_PEER / "device.mjs"), client, str(PROTO), by_name, str(ca)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

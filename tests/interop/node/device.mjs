@@ -13,16 +13,17 @@
 //   {"event": "undecryptable", "error"}
 // A failed operation answers {"ok": false, "error"}. State is kept in memory: this is a test peer.
 //
-// usage: node device.mjs PROTO_FOLDER RELAY_ADDRESS CA_FILE
+// usage: node device.mjs CLIENT_PACKAGE PROTO_FOLDER RELAY_ADDRESS CA_FILE
 import * as grpc from '@grpc/grpc-js';
 import * as protoLoader from '@grpc/proto-loader';
-import * as signal from '@signalapp/libsignal-client';
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import * as path from 'node:path';
 import * as readline from 'node:readline';
+import { own, signal } from './client.mjs';
+import { MemoryStores } from './stores.mjs';
 
-const [protoFolder, address, caFile] = process.argv.slice(2);
+const [protoFolder, address, caFile] = process.argv.slice(3);
 const SIGNED_ID = 1;
 const LAST_RESORT_ID = 1;
 const ONE_TIME_KEYS = 20;
@@ -51,63 +52,31 @@ root.resolvePath = (_origin, target) =>
 await root.load(path.join(protoFolder, 'letterlock', 'content', 'v1', 'content.proto'));
 const Payload = root.lookupType('letterlock.content.v1.Payload');
 
-class Sessions extends signal.SessionStore {
-  records = new Map();
-  async saveSession(name, record) { this.records.set(name.toString(), record); }
-  async getSession(name) { return this.records.get(name.toString()) ?? null; }
-  async getExistingSessions(names) { return names.map((name) => this.records.get(name.toString())); }
-}
-class Identities extends signal.IdentityKeyStore {
-  key = signal.PrivateKey.generate();
-  registrationId = 1 + (randomBytes(2).readUInt16BE() % 16383);
-  known = new Map();
-  async getIdentityKey() { return this.key; }
-  async getLocalRegistrationId() { return this.registrationId; }
-  async saveIdentity(name, key) {
-    const before = this.known.get(name.toString());
-    this.known.set(name.toString(), key);
-    return before && !before.equals(key) ? 1 : 0;
-  }
-  async isTrustedIdentity() { return true; }
-  async getIdentity(name) { return this.known.get(name.toString()) ?? null; }
-}
-class PreKeys extends signal.PreKeyStore {
-  records = new Map();
-  async savePreKey(id, record) { this.records.set(id, record); }
-  async getPreKey(id) { return found(this.records.get(id), 'pre-key'); }
-  async removePreKey(id) { this.records.delete(id); }
-}
-class SignedPreKeys extends signal.SignedPreKeyStore {
-  records = new Map();
-  async saveSignedPreKey(id, record) { this.records.set(id, record); }
-  async getSignedPreKey(id) { return found(this.records.get(id), 'signed pre-key'); }
-}
-class KyberPreKeys extends signal.KyberPreKeyStore {
-  records = new Map();
-  async saveKyberPreKey(id, record) { this.records.set(id, record); }
-  async getKyberPreKey(id) { return found(this.records.get(id), 'Kyber pre-key'); }
-  async markKyberPreKeyUsed() {}
-}
-const found = (value, what) => {
-  if (!value) throw new Error(`no such ${what}`);
-  return value;
-};
+const hex = (bytes) => Buffer.from(bytes).toString('hex');
+const uuid = (bytes) => hex(bytes).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+const peer = (accountId, deviceId) => signal.ProtocolAddress.new(uuid(accountId), deviceId);
 
-const sessions = new Sessions();
-const identities = new Identities();
-const preKeys = new PreKeys();
-const signedPreKeys = new SignedPreKeys();
-const kyberPreKeys = new KyberPreKeys();
+const identity = signal.PrivateKey.generate();
+const registrationId = 1 + (randomBytes(2).readUInt16BE() % 16383);
+const stores = new MemoryStores(identity, registrationId, peer(Buffer.alloc(16), 1));
 const directory = new Map(); // phone number or account id (hex) -> { accountId, devices }
 const waiting = new Map(); // message id (hex) -> answer of the relay
 const auth = new grpc.Metadata();
 let stream = null;
 let answering = Promise.resolve();
 
+// Stores are read and written at several awaits of one operation: two at a time would lose a step.
+let ratchet = Promise.resolve();
+const alone = (operation) => {
+  const done = ratchet.then(operation);
+  ratchet = done.catch(() => {});
+  return done;
+};
+const found = (value, what) => {
+  if (!value) throw new Error(`no such ${what}`);
+  return value;
+};
 const print = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
-const hex = (bytes) => Buffer.from(bytes).toString('hex');
-const uuid = (bytes) => hex(bytes).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
-const peer = (accountId, deviceId) => signal.ProtocolAddress.new(uuid(accountId), deviceId);
 const timestamp = (ms) => ({ seconds: Math.floor(ms / 1000), nanos: (ms % 1000) * 1_000_000 });
 const unary = (service, method, request) =>
   new Promise((resolve, reject) =>
@@ -123,18 +92,18 @@ function newMessageId() {
 }
 
 function firstPreKeys() {
-  const sign = (key) => identities.key.sign(key.serialize());
+  const sign = (key) => identity.sign(key.serialize());
   const signed = signal.PrivateKey.generate();
   const signedRecord = signal.SignedPreKeyRecord.new(
     SIGNED_ID, Date.now(), signed.getPublicKey(), signed, sign(signed.getPublicKey()));
-  signedPreKeys.saveSignedPreKey(SIGNED_ID, signedRecord);
+  stores.signedPreKeys.set(SIGNED_ID, signedRecord.serialize());
   const kyber = signal.KEMKeyPair.generate();
   const kyberRecord = signal.KyberPreKeyRecord.new(LAST_RESORT_ID, Date.now(), kyber, sign(kyber.getPublicKey()));
-  kyberPreKeys.saveKyberPreKey(LAST_RESORT_ID, kyberRecord);
+  stores.kyberPreKeys.set(LAST_RESORT_ID, kyberRecord.serialize());
   const oneTime = [];
   for (let id = 1; id <= ONE_TIME_KEYS; id += 1) {
     const key = signal.PrivateKey.generate();
-    preKeys.savePreKey(id, signal.PreKeyRecord.new(id, key.getPublicKey(), key));
+    stores.preKeys.set(id, signal.PreKeyRecord.new(id, key.getPublicKey(), key).serialize());
     oneTime.push({ keyId: id, publicKey: key.getPublicKey().serialize() });
   }
   const published = (record) => ({
@@ -151,17 +120,17 @@ async function openSessions(phone) {
   const { results: [result] } = await unary(keys, 'fetchBundles', { targets: [{ phoneNumber: phone }] });
   if (result.outcome !== 'bundles') throw new Error(result.refused.reason);
   const { accountId, identityKey, devices } = result.bundles;
-  const identity = signal.PublicKey.deserialize(identityKey);
+  const theirs = signal.PublicKey.deserialize(identityKey);
   for (const device of devices) {
     const oneTime = device.oneTimePreKey;
     const bundle = signal.PreKeyBundle.new(
       device.registrationId, device.deviceId,
       oneTime ? oneTime.keyId : null, oneTime ? signal.PublicKey.deserialize(oneTime.publicKey) : null,
       device.signedPreKey.keyId, signal.PublicKey.deserialize(device.signedPreKey.publicKey),
-      device.signedPreKey.signature, identity,
+      device.signedPreKey.signature, theirs,
       device.kyberPreKey.keyId, signal.KEMPublicKey.deserialize(device.kyberPreKey.publicKey),
       device.kyberPreKey.signature);
-    await signal.processPreKeyBundle(bundle, peer(accountId, device.deviceId), sessions, identities);
+    await alone(() => stores.processBundle(bundle, peer(accountId, device.deviceId), new Date()));
   }
   const entry = { accountId, devices: devices.map((device) => device.deviceId) };
   directory.set(phone, entry);
@@ -188,8 +157,8 @@ async function submit(recipient, content) {
   const envelopes = [];
   for (const deviceId of recipient.devices) {
     const name = peer(recipient.accountId, deviceId);
-    const message = await signal.signalEncrypt(plaintext, name, sessions, identities);
-    const registrationId = (await sessions.getSession(name)).remoteRegistrationId();
+    const message = await alone(() => stores.encrypt(plaintext, name, new Date()));
+    const registrationId = (await stores.sessions.getSession(name)).remoteRegistrationId();
     envelopes.push({ deviceId, registrationId, type: message.type(), body: message.serialize() });
   }
   const answer = new Promise((resolve) => waiting.set(hex(messageId), resolve));
@@ -217,10 +186,7 @@ async function take({ itemId, kind, envelope, receipts }) {
 
 async function open({ senderAccountId, senderDeviceId, type, body }) {
   const from = peer(senderAccountId, senderDeviceId);
-  const plaintext = type === 3
-    ? await signal.signalDecryptPreKey(
-      signal.PreKeySignalMessage.deserialize(body), from, sessions, identities, preKeys, signedPreKeys, kyberPreKeys)
-    : await signal.signalDecrypt(signal.SignalMessage.deserialize(body), from, sessions, identities);
+  const plaintext = await alone(() => stores.decrypt(type, body, from));
   const payload = Payload.decode(plaintext);
   directory.set(hex(senderAccountId), { accountId: senderAccountId, devices: [senderDeviceId] });
   print({
@@ -251,10 +217,11 @@ const operations = {
   async register({ verificationId, code, phone }) {
     const answer = await unary(accounts, 'register', {
       verificationId, code, phoneNumber: phone,
-      identityKey: identities.key.getPublicKey().serialize(),
-      registrationId: identities.registrationId, preKeys: firstPreKeys(),
+      identityKey: identity.getPublicKey().serialize(),
+      registrationId, preKeys: firstPreKeys(),
     });
     auth.set('authorization', `Bearer ${answer.credential}`);
+    stores.own = own(peer(answer.accountId, answer.deviceId));
     return { accountId: hex(answer.accountId), deviceId: answer.deviceId };
   },
   connect,
