@@ -36,13 +36,19 @@ class Databases:
 
 
 class Transaction:
-    """Work on an open LMDB write transaction (opened with `buffers=True`)."""
+    """Work on an open LMDB write transaction (opened with `buffers=True`).
+
+    One cursor for each database stays open: what lies near the record before is found in its page,
+    without a walk from the root. Outbox, messages and expiry entries are written in such runs.
+    """
 
     def __init__(self, txn: lmdb.Transaction, databases: Databases) -> None:
         self._txn = txn
         self._meta = databases.meta
-        self._expiry = databases.expiry
         self._tables = databases.tables
+        self._expiry_db = databases.expiry
+        self._expiry = txn.cursor(db=databases.expiry)
+        self._cursors: dict[int, lmdb.Cursor] = {}
 
     def commit(self, checks: Sequence[Conflict], writes: Sequence[Any]) -> Conflict | None:
         """Apply one business transaction, or nothing of it and say which check failed."""
@@ -59,24 +65,29 @@ class Transaction:
 
     def version(self, number: int, key: bytes) -> int:
         """The version that `key` has, 0 when it does not exist."""
-        return self._header(number, key)[0]
+        return _found(self._cursor(number), key)[0]
 
     def put(self, number: int, key: bytes, value: bytes, expires_at_ms: int) -> None:
         """Write a record with the next version and move its expiry entry if the time changed."""
-        version, expired_at_ms = self._header(number, key)
-        record = HEADER.pack(version + 1, expires_at_ms) + value
-        self._txn.put(key, record, db=self._tables[number])
+        cursor = self._cursor(number)
+        # Most records are new: one search then tells so and writes.
+        if cursor.put(key, HEADER.pack(1, expires_at_ms) + value, overwrite=False):
+            expired_at_ms = 0
+        else:
+            version, expired_at_ms = _found(cursor, key)
+            cursor.put(key, HEADER.pack(version + 1, expires_at_ms) + value)
         if expired_at_ms != expires_at_ms:
             if expired_at_ms:
                 self._unlist(expired_at_ms, number, key)
             if expires_at_ms:
-                self._txn.put(expiry_key(expires_at_ms, number, key), b"", db=self._expiry)
+                self._expiry.put(expiry_key(expires_at_ms, number, key), b"")
 
     def delete(self, number: int, key: bytes) -> None:
         """Remove a record and its expiry entry; what is not there is no error."""
-        version, expired_at_ms = self._header(number, key)
+        cursor = self._cursor(number)
+        version, expired_at_ms = _found(cursor, key)
         if version:
-            self._txn.delete(key, db=self._tables[number])
+            cursor.delete()
             if expired_at_ms:
                 self._unlist(expired_at_ms, number, key)
 
@@ -95,7 +106,7 @@ class Transaction:
             due += self._due(number, now_ms, limit + 1 - len(due))
         removed: dict[int, int] = {}
         for expires_at_ms, number, key in due[:limit]:
-            if self._header(number, key)[1] != expires_at_ms:
+            if _found(self._cursor(number), key)[1] != expires_at_ms:
                 raise EnvironmentFault(
                     f"an expiry entry of table number {number} matches no record; run verify",
                     reason="STORAGE_DAMAGED",
@@ -114,7 +125,7 @@ class Transaction:
 
     def _due(self, number: int, now_ms: int, limit: int) -> list[tuple[int, int, bytes]]:
         due: list[tuple[int, int, bytes]] = []
-        with self._txn.cursor(db=self._expiry) as cursor:
+        with self._txn.cursor(db=self._expiry_db) as cursor:
             cursor.set_range(expiry_key(0, number, b""))
             for entry in cursor.iternext(keys=True, values=False):
                 found = split_expiry_key(bytes(entry))
@@ -123,12 +134,20 @@ class Transaction:
                 due.append(found)
         return due
 
-    def _header(self, number: int, key: bytes) -> tuple[int, int]:
-        record = self._txn.get(key, db=self._tables[number])
-        if record is None:
-            return 0, 0
-        version, expires_at_ms = HEADER.unpack_from(record)
-        return version, expires_at_ms
+    def _cursor(self, number: int) -> lmdb.Cursor:
+        cursor = self._cursors.get(number)
+        if cursor is None:
+            cursor = self._cursors[number] = self._txn.cursor(db=self._tables[number])
+        return cursor
 
     def _unlist(self, expires_at_ms: int, number: int, key: bytes) -> None:
-        self._txn.delete(expiry_key(expires_at_ms, number, key), db=self._expiry)
+        if self._expiry.set_key(expiry_key(expires_at_ms, number, key)):
+            self._expiry.delete()
+
+
+def _found(cursor: lmdb.Cursor, key: bytes) -> tuple[int, int]:
+    """Version and expiry time of the record that `cursor` then stands on; zeros: there is none."""
+    if not cursor.set_key(key):
+        return 0, 0
+    version, expires_at_ms = HEADER.unpack_from(cursor.value())
+    return version, expires_at_ms
