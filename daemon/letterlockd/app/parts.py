@@ -11,13 +11,16 @@ from letterlockd.rpc.server import Limits
 from letterlockd.rpc.tls import ServerIdentity, local_identity, own_identity
 from letterlockd.sealing import keyring
 from letterlockd.settings import Settings
-from letterlockd.store.lmdb.front import LmdbStore
+from letterlockd.store.lmdb.front import LmdbStore, Migration
 from letterlockd.store.port import Table
 
-__all__ = ["SCHEMA_VERSION", "limits_of", "open_store", "server_identity"]
+__all__ = ["MIGRATIONS", "SCHEMA_VERSION", "limits_of", "open_store", "server_identity"]
 
 SCHEMA_VERSION = 1
-"""Of all stores; see `store.lmdb.prepare` for how one is raised."""
+"""Of all stores. Raise it when stored rows change their meaning, with a step in `MIGRATIONS`."""
+
+MIGRATIONS: tuple[Migration, ...] = ()
+"""Steps from each older version to the next, run by the committer at start, in one transaction."""
 
 
 async def open_store(
@@ -29,6 +32,7 @@ async def open_store(
         [*tables, *keyring.TABLES],
         kind=name,
         schema_version=SCHEMA_VERSION,
+        migrations=MIGRATIONS,
         max_size_bytes=settings.store.max_bytes,
     )
     opened.push_async_callback(store.aclose)

@@ -9,14 +9,16 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 from letterlock.content.v1 import content_pb2
 
+from letterlockd.limits import (
+    MAX_EMOJI_BYTES,
+    MAX_RECEIPT_IDS,
+    MAX_TEXT_BYTES,
+    MESSAGE_ID_BYTES,
+)
 from letterlockd.records.v1 import jobs_pb2
 
 __all__ = ["BadPayload", "read_payload"]
 
-_ID_BYTES = 16
-_MAX_TEXT_BYTES = 16_384
-_MAX_READ_IDS = 100
-_MAX_EMOJI_BYTES = 64
 _MAX_SECONDS = 253_402_300_799  # the last second of the year 9999, where Timestamp ends
 
 
@@ -34,7 +36,7 @@ def read_payload(plaintext: bytes, told: jobs_pb2.Decrypted) -> None:
         payload = content_pb2.Payload.FromString(plaintext)
     except DecodeError:
         raise BadPayload from None
-    if len(payload.message_id) != _ID_BYTES or not payload.HasField("content"):
+    if len(payload.message_id) != MESSAGE_ID_BYTES or not payload.HasField("content"):
         raise BadPayload
     told.message_id = payload.message_id
     told.kind = jobs_pb2.PAYLOAD_KIND_MESSAGE
@@ -45,18 +47,20 @@ def read_payload(plaintext: bytes, told: jobs_pb2.Decrypted) -> None:
 def _read_content(content: content_pb2.Content, told: jobs_pb2.Decrypted) -> None:
     kind = content.WhichOneof("kind")
     if kind == "text":
-        _require(1 <= len(content.text.body.encode()) <= _MAX_TEXT_BYTES)
+        _require(1 <= len(content.text.body.encode()) <= MAX_TEXT_BYTES)
     elif kind == "read_receipt":
         ids = content.read_receipt.message_ids
-        _require(1 <= len(ids) <= _MAX_READ_IDS and all(len(id_) == _ID_BYTES for id_ in ids))
+        _require(
+            1 <= len(ids) <= MAX_RECEIPT_IDS and all(len(id_) == MESSAGE_ID_BYTES for id_ in ids)
+        )
         told.kind = jobs_pb2.PAYLOAD_KIND_READ_RECEIPT
         told.read_message_ids.extend(ids)
     elif kind == "typing":
         told.kind = jobs_pb2.PAYLOAD_KIND_TYPING
         told.typing_started = content.typing.started
     elif kind == "reaction":
-        _require(len(content.reaction.message_id) == _ID_BYTES)
-        _require(1 <= len(content.reaction.emoji.encode()) <= _MAX_EMOJI_BYTES)
+        _require(len(content.reaction.message_id) == MESSAGE_ID_BYTES)
+        _require(1 <= len(content.reaction.emoji.encode()) <= MAX_EMOJI_BYTES)
 
 
 def _sent_ms(payload: content_pb2.Payload) -> int:
