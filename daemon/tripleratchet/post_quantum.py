@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Protocol
 
 from .keys import Random
-from .sparse_pq import SparseRatchet
+from .sparse_pq import SparseRatchet, resting
 
 
 class PostQuantumPolicy(Enum):
@@ -78,4 +78,4 @@ def start(auth_key: bytes, *, is_initiator: bool, policy: PostQuantumPolicy) -> 
 
 def restore(stored: bytes) -> PostQuantum:
     """The state that to_bytes() wrote. Raises CorruptRecord."""
-    return SparseRatchet.from_bytes(stored) if stored else DECLINED
+    return resting.restore(stored) if stored else DECLINED

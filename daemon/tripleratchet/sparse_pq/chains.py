@@ -23,7 +23,7 @@ from ..keys import hidden
 from .limits import MAX_INDEX, MAX_KEPT_KEYS
 
 _START = b"Signal PQ Ratchet V1 Chain  Start"  # two spaces: a quirk both sides must share
-_STEP = b"Signal PQ Ratchet V1 Chain Next"
+STEP = b"Signal PQ Ratchet V1 Chain Next"
 _ADD = b"Signal PQ Ratchet V1 Chain Add Epoch"
 _COUNTER, _KEY = 4, 32
 SENDING_SIZE = _COUNTER + _KEY
@@ -74,7 +74,7 @@ class Chains(NamedTuple):
         if index > MAX_INDEX:
             raise InvalidMessage("post-quantum sending chain used up")
         counter = index.to_bytes(_COUNTER, "big")
-        following, key = hkdf_pair(None, pair[_COUNTER:SENDING_SIZE], counter + _STEP)
+        following, key = hkdf_pair(None, pair[_COUNTER:SENDING_SIZE], counter + STEP)
         pairs = _replaced(pairs, at, counter + following + pair[SENDING_SIZE:])
         return Chains(is_initiator, next_root, first, sending, pairs), index, key
 
@@ -123,7 +123,7 @@ def _take(pair: bytes, index: int, max_jump: int) -> tuple[bytes, bytes]:
     if index > received + 1:
         current, kept = _skip(current, kept, received, index)
     counter = index.to_bytes(_COUNTER, "big")
-    current, key = hkdf_pair(None, current, counter + _STEP)
+    current, key = hkdf_pair(None, current, counter + STEP)
     left = _trimmed(kept, index) if kept else b""
     return pair[:SENDING_SIZE] + counter + current + left, key
 
@@ -151,11 +151,11 @@ def _skip(current: bytes, kept: bytes, received: int, index: int) -> tuple[bytes
     """Step to just before `index`, keeping the keys that may still be asked for."""
     first_kept = index - MAX_KEPT_KEYS
     for passed in range(received + 1, min(first_kept, index)):
-        current = hkdf(None, current, passed.to_bytes(_COUNTER, "big") + _STEP, 32)
+        current = hkdf(None, current, passed.to_bytes(_COUNTER, "big") + STEP, 32)
     skipped = [kept]
     for passed in range(max(received + 1, first_kept), index):
         counter = passed.to_bytes(_COUNTER, "big")
-        current, key = hkdf_pair(None, current, counter + _STEP)
+        current, key = hkdf_pair(None, current, counter + STEP)
         skipped += (counter, key)
     return current, b"".join(skipped)
 

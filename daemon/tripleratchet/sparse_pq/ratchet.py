@@ -20,7 +20,7 @@ from .limits import VERSION
 from .states import State
 from .wire import build, parse_content, parse_prefix
 
-_NEGOTIATING, _OPTIONAL = 1, 2
+NEGOTIATING, OPTIONAL = 1, 2
 _FIRST_CHAIN = 0
 _NO_KEY = (1, 0)  # epoch and index of a message that has no key
 
@@ -42,7 +42,7 @@ class SparseRatchet(NamedTuple):
         """The state at the start of a session, from PQXDH's third output (32 bytes)."""
         chains = Chains.start(auth_key, is_initiator=is_initiator)
         state = states.start(auth_key, is_initiator=is_initiator)
-        return cls(_NEGOTIATING | (_OPTIONAL if is_optional else 0), chains, state)
+        return cls(NEGOTIATING | (OPTIONAL if is_optional else 0), chains, state)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SparseRatchet:
@@ -66,7 +66,7 @@ class SparseRatchet(NamedTuple):
         following, kind, counter, chunk, secret = states.send(state, random)
         if secret is not None:
             chains = chains.add_epoch(secret)
-        if flags == _NEGOTIATING | _OPTIONAL:
+        if flags == NEGOTIATING | OPTIONAL:
             message = build(*_NO_KEY, kind, counter, chunk)
             return SparseRatchet(flags, chains, following), message, None
         chains, index, key = chains.next_sending(epoch - 1)
@@ -90,10 +90,10 @@ class SparseRatchet(NamedTuple):
         key = None
         if (epoch, index) != _NO_KEY:
             chains, key = chains.receiving(epoch - 1, index, max_jump)
-        return SparseRatchet(flags & ~_NEGOTIATING, chains, state), key
+        return SparseRatchet(flags & ~NEGOTIATING, chains, state), key
 
     def _absent(self) -> tuple[None, None]:
-        if self.flags == _NEGOTIATING | _OPTIONAL:
+        if self.flags == NEGOTIATING | OPTIONAL:
             return None, None
         raise InvalidMessage("message lacks the post-quantum ratchet")
 
@@ -103,7 +103,7 @@ class SparseRatchet(NamedTuple):
         if version == 0:
             return self._absent()
         flags, chains, state = self
-        if not flags & _NEGOTIATING:
+        if not flags & NEGOTIATING:
             raise InvalidMessage("post-quantum version changed")
         if index == 0:
             return self, None

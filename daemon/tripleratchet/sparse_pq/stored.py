@@ -45,6 +45,7 @@ from .states import State
 _FORM = 1
 _MAX_CHAINS = 4
 _HEAD = struct.Struct(">BBIBB64s32s")
+_NUMBERS = struct.Struct(">BBIBB")
 _KEYS_SAMPLED = struct.Struct(">I64s")
 _WHOLE_HEADER = HEADER_SIZE + MAC_SIZE
 _HEADER_SENT = struct.Struct(">I64s1152s")
@@ -57,7 +58,9 @@ _CT2_SAMPLED = struct.Struct(">I160s")
 _HEADER = struct.Struct(">64s")
 _NOTHING = struct.Struct(">")
 _BITMAP_SIZE = 5
-_NONE_KEPT = bytes(2)
+NONE_KEPT = bytes(2)
+"""In place of a count of skipped keys."""
+_NO_CHUNKS = bytes(_BITMAP_SIZE + 1)
 
 
 Stored = tuple[int, Chains, State]
@@ -83,7 +86,7 @@ def encode(flags: int, chains: Chains, state: State) -> bytes:
     for at, pair in enumerate(pairs, first):
         part = pair if at >= sending else pair[SENDING_SIZE:]
         if len(pair) == KEPT_AT:
-            parts += (part, _NONE_KEPT)
+            parts += (part, NONE_KEPT)
         else:
             count = (len(pair) - KEPT_AT) // KEPT_SIZE
             split = len(part) - count * KEPT_SIZE
@@ -100,14 +103,50 @@ def decode(data: bytes) -> Stored:
         raise CorruptRecord("post-quantum state is truncated") from None
 
 
-def _decode(data: bytes) -> Stored:
-    form, kind, epoch, behind, count, auth, next_root = _HEAD.unpack_from(data)
-    flags, number = kind >> 4, kind & 15
+def locate(data: bytes) -> tuple[int, int | None, int]:
+    """The epoch, and where the pair of epoch - 1 (None: not sent on yet) and the state's own
+    fields begin. Raises CorruptRecord."""
+    if len(data) < _HEAD.size:
+        raise CorruptRecord("post-quantum state is truncated")
+    form, kind, epoch, behind, count = _NUMBERS.unpack_from(data)
     first, sending = epoch - (behind >> 4), epoch - (behind & 15)
+    _check_head(form, kind & 15, epoch, first, sending, count)
+    pair, at = None, _HEAD.size
+    for position in range(first, first + count):
+        size = KEPT_AT
+        if position < sending:
+            size -= SENDING_SIZE
+        elif position == sending == epoch - 1:
+            pair = at
+        end = at + size
+        at = end + 2
+        if data[end:at] != NONE_KEPT:
+            _, at = _decode_kept(data, end)
+    return epoch, pair, at
+
+
+def check_chunks(data: bytes, at: int, needed: int) -> None:
+    """Raises CorruptRecord unless chunks of a message of `needed` fill `data` from `at` on."""
+    if data[at:] == _NO_CHUNKS:
+        return
+    try:
+        _decode_chunks(data, at, needed)
+    except struct.error:
+        raise CorruptRecord("post-quantum chunks are truncated") from None
+
+
+def _check_head(form: int, number: int, epoch: int, first: int, sending: int, count: int) -> None:
     if form != _FORM or number >= len(_DECODERS):
         raise CorruptRecord("post-quantum state of an unknown form")
     if not (0 <= first <= sending < min(first + count, epoch) and count <= _MAX_CHAINS):
         raise CorruptRecord("post-quantum chains out of range")
+
+
+def _decode(data: bytes) -> Stored:
+    form, kind, epoch, behind, count, auth, next_root = _HEAD.unpack_from(data)
+    flags, number = kind >> 4, kind & 15
+    first, sending = epoch - (behind >> 4), epoch - (behind & 15)
+    _check_head(form, number, epoch, first, sending, count)
     pairs, at = [], _HEAD.size
     for position in range(first, first + count):
         size = KEPT_AT if position >= sending else KEPT_AT - SENDING_SIZE
@@ -116,7 +155,7 @@ def _decode(data: bytes) -> Stored:
         if position < sending:
             pair = ENDED + pair
         at = kept_at
-        if data[end:kept_at] != _NONE_KEPT:
+        if data[end:kept_at] != NONE_KEPT:
             kept, at = _decode_kept(data, end)
             pair += kept
         pairs.append(pair)
@@ -125,7 +164,7 @@ def _decode(data: bytes) -> Stored:
 
 
 def _decode_kept(data: bytes, at: int) -> tuple[bytes, int]:
-    start = at + len(_NONE_KEPT)
+    start = at + len(NONE_KEPT)
     count = int.from_bytes(data[at:start], "big")
     end = start + count * KEPT_SIZE
     if not 0 < count <= MAX_KEPT_KEYS or end > len(data):
