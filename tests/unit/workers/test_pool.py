@@ -33,6 +33,12 @@ async def test_real_workers_work_real_jobs() -> None:
         assert made.receive(envelope) == payload
 
 
+async def test_a_worker_has_one_thread() -> None:
+    async with WorkerPool(1) as workers:
+        (pid,) = workers.pids
+        assert psutil.Process(pid).num_threads() == 1
+
+
 async def test_keys_are_made_by_workers() -> None:
     task = jobs_pb2.KeyTask(scope_key=bytes(32), account_id=bytes(16), one_time_key_ids=[7])
     async with WorkerPool(1) as workers:
