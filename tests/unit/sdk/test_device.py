@@ -114,6 +114,54 @@ async def test_every_kind_of_content(anna: Device, bert: Device) -> None:
     assert (await message(bert)).content.typing.started
 
 
+@pytest.mark.parametrize(
+    ("content", "field", "reason"),
+    [
+        ({}, "content", "INVALID_FIELD"),
+        ({"text": {"body": ""}}, "content.text.body", "INVALID_FIELD"),
+        ({"text": {"body": "é" * 8193}}, "content.text.body", "TOO_LARGE"),
+        ({"read_receipt": {}}, "content.read_receipt.message_ids", "INVALID_FIELD"),
+        (
+            {"read_receipt": {"message_ids": [bytes(16)] * 101}},
+            "content.read_receipt.message_ids",
+            "INVALID_FIELD",
+        ),
+        (
+            {"read_receipt": {"message_ids": [bytes(15)]}},
+            "content.read_receipt.message_ids",
+            "INVALID_FIELD",
+        ),
+        (
+            {"reaction": {"message_id": bytes(15), "emoji": "x"}},
+            "content.reaction.message_id",
+            "INVALID_FIELD",
+        ),
+        ({"reaction": {"message_id": bytes(16)}}, "content.reaction.emoji", "INVALID_FIELD"),
+        (
+            {"reaction": {"message_id": bytes(16), "emoji": "x" * 65}},
+            "content.reaction.emoji",
+            "INVALID_FIELD",
+        ),
+    ],
+)
+async def test_bad_content_does_not_leave(
+    anna: Device, content: dict[str, dict[str, object]], field: str, reason: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await anna.send(BERT, content_pb2.Content(**content))  # type: ignore[arg-type]
+    assert (refused.value.field, refused.value.reason) == (field, reason)
+    assert refused.value.limit
+
+
+async def test_the_largest_content_goes_out(anna: Device, bert: Device) -> None:
+    await anna.send_text(BERT, "é" * 8192)
+    await anna.send_read_receipt(BERT, [bytes(16)] * 100)
+    await anna.send_reaction(BERT, bytes(16), "x" * 64)
+    assert (await message(bert)).text == "é" * 8192
+    with pytest.raises(InvalidRequest, match="UTF-8"):
+        await anna.send_text(BERT, "\ud800")
+
+
 async def test_the_relay_sees_sizes_in_steps_and_nothing_else(
     anna: Device, bert: Device, relay: FakeRelay
 ) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from tripleratchet import Random
 
+from letterlock.content.checks import MAX_RECEIPT_IDS
 from letterlock.content.v1 import content_pb2
 from letterlock.device.chores import Chores
 from letterlock.device.events import DeviceEvent, IncomingMessage, SendRefused
@@ -29,7 +30,6 @@ from letterlock.relay.v1 import mailbox_pb2
 from letterlock.retry import Backoff
 from letterlock.v1 import errors_pb2
 
-MAX_RECEIPT_IDS = 100
 READ_RECEIPT_SECONDS = 7 * 24 * 3600.0
 TAKE_AT_ONCE = 256
 """Deliveries that share one commit."""

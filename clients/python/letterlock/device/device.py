@@ -18,6 +18,7 @@ from typing import Self
 import grpc.aio
 
 from letterlock.channel import open_channel
+from letterlock.content.checks import text_content
 from letterlock.content.v1 import content_pb2
 from letterlock.device.connection import Connection, ConnectionOptions
 from letterlock.device.events import DeviceEvent, IncomingMessage
@@ -180,7 +181,7 @@ class Device:
 
     async def send_text(self, to: str | bytes, text: str, *, wait: bool = True) -> bytes:
         """Send a text; see send()."""
-        return await self.send(to, content_pb2.Content(text=content_pb2.Text(body=text)), wait=wait)
+        return await self.send(to, text_content(text), wait=wait)
 
     async def send_reaction(
         self, to: str | bytes, message_id: bytes, emoji: str, *, removed: bool = False

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from tripleratchet import Random, SessionNotFound
 
+from letterlock.content.checks import check_content
 from letterlock.content.v1 import content_pb2
 from letterlock.device.events import DeviceEvent, IdentityChanged
 from letterlock.device.outbox import Waiting
@@ -64,9 +65,8 @@ class Sender:
         return bundles.account_id
 
     def new_payload(self, content: content_pb2.Content) -> content_pb2.Payload:
-        """A message with a fresh id and the time. Raises InvalidRequest."""
-        if not content.WhichOneof("kind"):
-            raise InvalidRequest("nothing to say", field="content", limit="one kind is set")
+        """A message with a fresh id and the time. Raises InvalidRequest, TooLarge."""
+        check_content(content)
         now_ms = self._now_ms()
         payload = content_pb2.Payload(
             message_id=new_message_id(now_ms, self._random), content=content
