@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -35,9 +36,12 @@ def main() -> None:
 
     Settings come from letterlock.toml, from LETTERLOCK_<SECTION>__<KEY> and from --set.
     """
+    # Read when gRPC is imported, and handed down to every child: its native log is not JSON and
+    # knows no redaction.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
-def _settings(command: _Command) -> _Command:
+def _settings(command: _Command, *, file_must_exist: bool = True) -> _Command:
     """Adds the options that choose settings, and turns faults into one line and an exit code."""
 
     @click.option(
@@ -51,7 +55,8 @@ def _settings(command: _Command) -> _Command:
     def wrapped(config: Path | None, data: Path | None, sets: Sequence[str], **rest: Any) -> None:
         try:
             overrides = _overrides(data, sets)
-            command(load(config, overrides), _forwarded(config, data, sets), **rest)
+            loaded = load(config, overrides, must_exist=file_must_exist)
+            command(loaded, _forwarded(config, data, sets), **rest)
         except EnvironmentFault as fault:
             click.echo(f"letterlockd: {fault.message}", err=True)
             sys.exit(of_error(fault))
@@ -88,22 +93,26 @@ def _forwarded(config: Path | None, data: Path | None, sets: Sequence[str]) -> l
     return arguments
 
 
+def _first_settings(command: _Command) -> _Command:
+    return _settings(command, file_must_exist=False)
+
+
 @main.command()
-@_settings
+@_first_settings
 def init(loaded: Loaded, forwarded: list[str]) -> None:
     """Make the data folder, keys, tokens, certificates and a settings file; replaces nothing."""
     from datetime import UTC, datetime
 
+    from letterlockd.files import write_file
     from letterlockd.rpc.tls import local_identity
 
     layout = Layout(loaded.settings.data_folder)
     made = prepare_keys(layout)
     if loaded.settings.tls.certificate is None:
         local_identity(layout.tls, loaded.settings.tls.names, datetime.now(UTC))
-    file = Path("letterlock.toml")
-    if not file.exists():
-        file.write_text(default_file(), encoding="utf-8")
-        made.append(file)
+    if not loaded.file.exists():
+        write_file(loaded.file, default_file().encode(), mode=0o644)
+        made.append(loaded.file)
     for path in made:
         click.echo(f"made {path}")
     click.echo(f"clients trust {layout.ca}")

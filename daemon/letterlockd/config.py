@@ -44,19 +44,22 @@ class Effective(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings, and for each key that is not at its default where it came from."""
+    """The settings, for each key that is not at its default where it came from, and the settings
+    file, which need not exist."""
 
     settings: Settings
     origins: Mapping[str, str]
+    file: Path = DEFAULT_FILE
 
 
-def load(file: Path | None, overrides: Mapping[str, object]) -> Loaded:
+def load(file: Path | None, overrides: Mapping[str, object], *, must_exist: bool = True) -> Loaded:
     """Read the settings. `file` None: ./letterlock.toml if it exists. `overrides` by dotted key.
+    Not `must_exist`: a `file` that is still to be made is as one that sets nothing.
 
     Raises `ConfigFault`.
     """
     layers = [
-        _file_layer(file),
+        _file_layer(file, must_exist=must_exist and file is not None),
         ("environment", dict(_flat(_environment()))),
         ("command line", dict(overrides)),
     ]
@@ -67,7 +70,7 @@ def load(file: Path | None, overrides: Mapping[str, object]) -> Loaded:
         origins |= dict.fromkeys(layer, origin)
     _refuse_unknown(origins)
     try:
-        return Loaded(Settings(**_nested(values)), origins)
+        return Loaded(Settings(**_nested(values)), origins, file or DEFAULT_FILE)
     except ValidationError as error:
         raise ConfigFault(_explained(error, origins)) from None
 
@@ -98,9 +101,9 @@ def default_file() -> str:
     return "\n".join(lines)
 
 
-def _file_layer(file: Path | None) -> tuple[str, dict[str, object]]:
+def _file_layer(file: Path | None, *, must_exist: bool) -> tuple[str, dict[str, object]]:
     path = file or DEFAULT_FILE
-    if file is None and not path.exists():
+    if not must_exist and not path.exists():
         return "default", {}
     try:
         read = tomllib.loads(path.read_text(encoding="utf-8"))

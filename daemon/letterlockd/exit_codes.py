@@ -1,5 +1,8 @@
 """What a process of the daemon says by its exit code, and whether starting it again may help.
 
+A role that has been ready is always restarted by `serve`, whatever it ended with; one that has not
+been only where the table says so.
+
 | code | name | meaning | restarted by `serve` |
 |---|---|---|---|
 | 0 | OK | stopped as asked | no |

@@ -34,6 +34,10 @@ __all__ = ["KeyFileFault", "Layout", "prepare_keys"]
 _MAX_KEY_FILE = 1024
 _GATEWAY_ID = "local"
 
+_OURS = frozenset({"gateway", "registry", "relay", "keys", "tls", "verification"})
+_HARMLESS = frozenset({"letterlock.toml", "lost+found"})
+"""May be in a folder before we are: own settings, and what a fresh file system has at its root."""
+
 
 class KeyFileFault(EnvironmentFault):
     """A file below keys/ is missing, unreadable or malformed; the message names it."""
@@ -91,7 +95,9 @@ class Layout:
 
 def prepare_keys(layout: Layout) -> list[Path]:
     """Make the operator's token and the gateway's credential where they are missing; returns the
-    files made. What exists is never replaced."""
+    files made. What exists is never replaced. Raises `EnvironmentFault` (DATA_FOLDER_FOREIGN) for
+    a folder of something else, before anything is made."""
+    _refuse_foreign(layout)
     made: list[Path] = []
     if not (layout.keys / "operator.hash").exists():
         text, bearer = tokens.mint(secrets.token_bytes, tokens.OPERATOR)
@@ -104,6 +110,24 @@ def prepare_keys(layout: Layout) -> list[Path]:
         made += _write(layout.keys / "gateways" / f"{_GATEWAY_ID}.hash", digest)
         made += _write(layout.keys / "gateway.credential", credential)
     return made
+
+
+def _refuse_foreign(layout: Layout) -> None:
+    if layout.keys.exists() or not layout.data.exists():
+        return
+    try:
+        others = sorted({path.name for path in layout.data.iterdir()} - _OURS - _HARMLESS)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"data folder {layout.data} cannot be used: {error.strerror}",
+            reason="DATA_FOLDER_UNUSABLE",
+        ) from error
+    if others:
+        raise EnvironmentFault(
+            f"data folder {layout.data} holds other files ({others[0]}) and no keys/: choose an "
+            "empty folder, or one of letterlockd",
+            reason="DATA_FOLDER_FOREIGN",
+        )
 
 
 def _write(path: Path, text: str) -> list[Path]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
@@ -107,8 +106,7 @@ def _name_exception(event: MutableMapping[str, Any]) -> None:
 
 def set_up_logs(role: str, *, level: str, style: str) -> None:
     """Send structlog's and logging's events to standard error, redacted. `style`: auto, json,
-    console. Also turns gRPC's own native log off, which knows no redaction."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    console."""
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
 
     def add_role(

@@ -39,6 +39,35 @@ def test_init_makes_what_is_missing_and_replaces_nothing(tmp_path: Path) -> None
     assert files == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+def test_init_makes_the_settings_file_that_is_named(tmp_path: Path) -> None:
+    first = letterlockd(tmp_path, "init", "--config", "etc/my.toml")
+    assert first.returncode == 0, first.stderr
+    made = (tmp_path / "etc" / "my.toml").read_text()
+    assert "# workers = 2" in made
+    assert "etc/my.toml" in first.stdout
+    assert not (tmp_path / "letterlock.toml").exists()
+    (tmp_path / "etc" / "my.toml").write_text("data_folder = 'd'\n")
+    assert letterlockd(tmp_path, "init", "--config", "etc/my.toml").returncode == 0
+    assert (tmp_path / "etc" / "my.toml").read_text() == "data_folder = 'd'\n"
+    assert (tmp_path / "etc" / "d" / "keys").exists()
+
+
+def test_init_leaves_a_folder_of_something_else_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "holiday.jpg").touch()
+    run = letterlockd(tmp_path, "init", "--data", "photos")
+    assert run.returncode == ExitCode.DATA_FOLDER
+    assert "holiday.jpg" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert [path.name for path in folder.iterdir()] == ["holiday.jpg"]
+
+
+def test_init_takes_an_empty_file_system(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)
+    assert letterlockd(tmp_path, "init", "--data", "disk").returncode == 0
+
+
 def test_the_operators_token_fits_its_hash(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     prepare_keys(layout)

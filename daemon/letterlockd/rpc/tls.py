@@ -3,7 +3,7 @@
     <folder>/ca.crt      0644  what clients trust          ca.key      0600
     <folder>/server.crt  0644  leaf, then the CA           server.key  0600
 
-All keys are ECDSA P-256. The leaf is issued again at a start that finds less than 30 days left on
+All keys are ECDSA P-256. The leaf is issued again at a start that finds less than 200 days left on
 it, or a name missing from it; the CA stays, so clients keep what they trust. Knows files and
 certificates, nothing of servers.
 """
@@ -40,7 +40,7 @@ __all__ = ["ServerIdentity", "TlsFault", "local_identity", "own_identity"]
 
 CA_LIFETIME = dt.timedelta(days=3650)
 LEAF_LIFETIME = dt.timedelta(days=397)  # what strict clients accept at most
-RENEW_BEFORE = dt.timedelta(days=30)
+RENEW_BEFORE = dt.timedelta(days=200)  # a start every six months is enough
 _BACKDATED = dt.timedelta(hours=1)  # clients whose clock runs behind
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 

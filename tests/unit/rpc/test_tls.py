@@ -46,7 +46,9 @@ def test_a_restart_changes_nothing(tmp_path: Path) -> None:
     assert local_identity(tmp_path, [], NOW + dt.timedelta(days=1)) == first
 
 
-@pytest.mark.parametrize(("left", "renewed"), [(RENEW_BEFORE, True), (RENEW_BEFORE * 2, False)])
+@pytest.mark.parametrize(
+    ("left", "renewed"), [(RENEW_BEFORE, True), (RENEW_BEFORE + dt.timedelta(days=1), False)]
+)
 def test_the_leaf_is_renewed_when_little_time_is_left(
     tmp_path: Path, left: dt.timedelta, renewed: bool
 ) -> None:
@@ -55,6 +57,14 @@ def test_the_leaf_is_renewed_when_little_time_is_left(
     second = local_identity(tmp_path, [], NOW + LEAF_LIFETIME - left)
     assert (leaf(second) != leaf(first)) is renewed
     assert (tmp_path / "ca.crt").read_bytes() == ca
+
+
+def test_a_start_every_half_year_keeps_the_leaf_valid(tmp_path: Path) -> None:
+    now = NOW
+    for _ in range(8):
+        end = leaf(local_identity(tmp_path, [], now)).not_valid_after_utc
+        now += dt.timedelta(days=184)
+        assert now < end
 
 
 def test_a_new_name_renews_the_leaf(tmp_path: Path) -> None:
