@@ -16,10 +16,11 @@ from letterlockd.errors import LetterlockError
 from letterlockd.gateway.inbox import Inbox, Staged
 from letterlockd.gateway.numbers import Number
 from letterlockd.gateway.outbox import Outbox, OutboxRow
-from letterlockd.gateway.progress import Advance
-from letterlockd.gateway.tables import CONVERSATIONS, join_conversation
-from letterlockd.model.ids import AccountId, ConversationId, Pseudonym
-from letterlockd.records.v1.gateway_pb2 import OutboxRecord
+from letterlockd.gateway.progress import Advance, Progress
+from letterlockd.gateway.recent import Written
+from letterlockd.gateway.tables import CONVERSATIONS, MESSAGES, join_conversation
+from letterlockd.model.ids import AccountId, ConversationId, MessageId, Pseudonym
+from letterlockd.records.v1.gateway_pb2 import MessageRecord, OutboxRecord
 from letterlockd.records.v1.inbox_pb2 import StoredEvent
 from letterlockd.records.v1.jobs_pb2 import ConversationTask, StepResult
 from letterlockd.store.port import Check, CommitConflict, Delete, Put
@@ -102,6 +103,7 @@ class Draft:
         self._operations: list[Put | Delete | Check] = []
         self._events: dict[int, list[StoredEvent]] = {}
         self._rows: list[OutboxRow] = []
+        self._accepted: list[tuple[MessageId, Written]] = []
         self._staged: list[Staged] = []
 
     def write(self, *operations: Put | Delete | Check) -> None:
@@ -113,6 +115,12 @@ class Draft:
         event.time_ms = self.now_ms
         event.pseudonym = Pseudonym(self.conversation[len(self.number.account) :])
         self._events.setdefault(expires_at_ms, []).append(event)
+
+    def accept(self, message_id: MessageId, record: MessageRecord, expires_at_ms: int) -> None:
+        """Write a message's first status record, which nobody may change any more."""
+        value = record.SerializeToString()
+        self._operations.append(Put(MESSAGES, message_id, value, expires_at_ms))
+        self._accepted.append((message_id, Written(record, expires_at_ms)))
 
     def send(self, outbox: Outbox, record: OutboxRecord) -> OutboxRow:
         """Put a message into the outbox."""
@@ -135,8 +143,10 @@ class Draft:
             )
         return self._operations
 
-    def committed(self, outbox: Outbox) -> None:
+    def committed(self, outbox: Outbox, progress: Progress) -> None:
         """The transaction is durable."""
+        for message_id, written in self._accepted:
+            progress.accepted(message_id, written)
         for staged in self._staged:
             staged.committed()
         for row in self._rows:

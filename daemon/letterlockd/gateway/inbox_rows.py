@@ -20,7 +20,8 @@ from letterlockd.limits import (
     MAX_ROW_EVENTS,
 )
 from letterlockd.model.ids import AccountId
-from letterlockd.records.v1.inbox_pb2 import StoredEvent, StoredEvents
+from letterlockd.model.varint import varint
+from letterlockd.records.v1.inbox_pb2 import StoredEvent
 from letterlockd.store.port import Table
 from letterlockd.streams.ledger import Place
 
@@ -29,6 +30,8 @@ __all__ = ["INBOX", "GivenRanges", "PartialRows", "row_key", "rows_of", "sequenc
 INBOX = Table("inbox", 19, expires=True)
 
 _ACCOUNT_BYTES = 16
+
+_EVENT_TAG = b"\x0a"  # StoredEvents.events: field 1, length-delimited
 
 
 def row_key(account: AccountId, sequence: int) -> bytes:
@@ -43,17 +46,17 @@ def sequence_of(key: bytes) -> int:
 
 def rows_of(events: Sequence[StoredEvent]) -> Iterator[bytes]:
     """The events as values of rows, in order, each within the bounds of a row."""
-    row: list[StoredEvent] = []
+    row: list[bytes] = []
     size = 0
     for event in events:
-        event_size = event.ByteSize()
-        if row and (len(row) == MAX_ROW_EVENTS or size + event_size > MAX_ROW_BYTES):
-            yield StoredEvents(events=row).SerializeToString()
+        value = event.SerializeToString()
+        if row and (len(row) == MAX_ROW_EVENTS * 3 or size + len(value) > MAX_ROW_BYTES):
+            yield b"".join(row)
             row, size = [], 0
-        row.append(event)
-        size += event_size
+        row += (_EVENT_TAG, varint(len(value)), value)  # repeated fields may be concatenated
+        size += len(value)
     if row:
-        yield StoredEvents(events=row).SerializeToString()
+        yield b"".join(row)
 
 
 class PartialRows:

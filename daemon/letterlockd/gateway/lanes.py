@@ -184,7 +184,7 @@ class Lane:
         for turn, outcome in zip(turns, outcomes, strict=True):
             if outcome is None:
                 self._conflicted.discard(turn.conversation)
-                turn.draft.committed(desk.outbox)
+                turn.draft.committed(desk.outbox, desk.progress)
                 for work, steps in turn.parts:
                     if steps:
                         work.committed()

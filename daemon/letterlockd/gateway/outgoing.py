@@ -21,7 +21,7 @@ from letterlockd.gateway.draft import Draft, Work
 from letterlockd.gateway.numbers import Number
 from letterlockd.gateway.outbox import Outbox
 from letterlockd.gateway.refusals import of_error, refuse
-from letterlockd.gateway.tables import IDEMPOTENCY, MESSAGES
+from letterlockd.gateway.tables import IDEMPOTENCY
 from letterlockd.model.ids import (
     AccountId,
     ConversationId,
@@ -29,6 +29,7 @@ from letterlockd.model.ids import (
     Pseudonym,
     conversation_id,
 )
+from letterlockd.model.varint import varint
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.records.v1 import inbox_pb2
 from letterlockd.records.v1 import jobs_pb2 as jobs
@@ -183,8 +184,8 @@ class OutgoingWork(Work):
         draft.write(
             Check(IDEMPOTENCY, letter.key, letter.key_version),
             Put(IDEMPOTENCY, letter.key, self._idempotency(), letter.keep_until_ms),
-            Put(MESSAGES, letter.message_id, self._message(), letter.keep_until_ms),
         )
+        draft.accept(letter.message_id, self._message(), letter.keep_until_ms)
         if self.contact is not None:
             draft.write(*phone_write(self.number, self.contact, letter.expire_ms, draft.now_ms))
         draft.send(self._owner.outbox, self._outbox_record(draft.user, results[-1].encrypted))
@@ -266,7 +267,7 @@ class OutgoingWork(Work):
             accept_ms=letter.accept_ms,
         ).SerializeToString()
 
-    def _message(self) -> bytes:
+    def _message(self) -> records.MessageRecord:
         letter = self.letter
         return records.MessageRecord(
             conversation=self.conversation,
@@ -276,7 +277,7 @@ class OutgoingWork(Work):
             accept_ms=letter.accept_ms,
             update_ms=letter.accept_ms,
             expire_ms=letter.expire_ms,
-        ).SerializeToString()
+        )
 
     def _outbox_record(self, user: AccountId, encrypted: jobs.Encrypted) -> records.OutboxRecord:
         letter = self.letter
@@ -328,14 +329,5 @@ def submission(
     made.expire_time.nanos = rest * 1_000_000
     parts = [made.SerializeToString()]
     for envelope in envelopes:  # appended as they are: the fields of a message may be concatenated
-        parts += (_ENVELOPE_TAG, _varint(len(envelope)), envelope)
+        parts += (_ENVELOPE_TAG, varint(len(envelope)), envelope)
     return b"".join(parts)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from letterlock.v1 import messaging_pb2 as api
 
@@ -25,6 +26,7 @@ from letterlockd.clock import Clock
 from letterlockd.errors import LetterlockError
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.inbox import Inbox, Staged
+from letterlockd.gateway.recent import Recent, Written
 from letterlockd.gateway.statuses import Status, advance
 from letterlockd.gateway.tables import MESSAGES
 from letterlockd.model.ids import AccountId, ConversationId, MessageId
@@ -48,8 +50,7 @@ _MIN_EVENT_LIFE_MS = 24 * 3_600_000
 neither content nor number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Advance:
+class Advance(NamedTuple):
     """News: `message_id` has come to `status`. `within`: the account, or the conversation, that
     the message must belong to; news about another's message change nothing."""
 
@@ -81,6 +82,7 @@ class _Batch:
     groups: list[_Group] = field(default_factory=list)
     operations: list[Put | Delete | Check] = field(default_factory=list)
     staged: list[Staged] = field(default_factory=list)
+    changed: dict[MessageId, _Current] = field(default_factory=dict)
 
 
 class Progress:
@@ -92,11 +94,16 @@ class Progress:
         self._inbox = inbox
         self._clock = clock
         self._counters = counters
+        self._recent = Recent()
         self._queue: deque[_Group] = deque()
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+
+    def accepted(self, message_id: MessageId, written: Written) -> None:
+        """A message's first record is durable: news about it need not read it back."""
+        self._recent.keep(message_id, written)
 
     def record(
         self,
@@ -189,18 +196,32 @@ class Progress:
         failpoints.hit("gateway.sent.after_commit")
         for batch, outcome in zip(writing, outcomes, strict=True):
             _resolve(batch, outcome)
+            if outcome is None:
+                for message_id, message in batch.changed.items():
+                    self._recent.keep(message_id, Written(message.record, message.expires_at_ms))
         for batch in batches:
             if not batch.operations:
                 _resolve(batch, None)
 
     async def _read(self, groups: Iterable[_Group]) -> dict[MessageId, _Current]:
-        ids = list({news.message_id for group in groups for news in group.advances})
-        rows = await self._store.get_many(MESSAGES, ids)
-        current = {}
-        for message_id, row in zip(ids, rows, strict=True):
+        now_ms = self._clock.now_ms()
+        current: dict[MessageId, _Current] = {}
+        unknown: dict[MessageId, None] = {}
+        for group in groups:
+            for news in group.advances:
+                message_id = news.message_id
+                if message_id in current or message_id in unknown:
+                    continue
+                written = self._recent.take(message_id, now_ms)
+                if written is None:
+                    unknown[message_id] = None
+                else:
+                    current[message_id] = _current(*written)
+        rows = await self._store.get_many(MESSAGES, list(unknown)) if unknown else []
+        for message_id, row in zip(unknown, rows, strict=True):
             if row is not None:  # it outlived its retention otherwise: nobody is to be told
                 record = records.MessageRecord.FromString(row.value)
-                current[message_id] = _Current(record, row.expires_at_ms, record.status)
+                current[message_id] = _current(record, row.expires_at_ms)
         return current
 
     def _batches(
@@ -220,7 +241,7 @@ class Progress:
         return batches
 
     def _fill(self, batch: _Batch, current: dict[MessageId, _Current], now_ms: int) -> None:
-        changed: dict[MessageId, _Current] = {}
+        changed = batch.changed
         for group in batch.groups:
             batch.operations += group.operations
             for news in group.advances:
@@ -249,6 +270,10 @@ class Progress:
             self._counters.sent += message.was == api.MESSAGE_STATUS_ACCEPTED and reached_relay
             self._counters.failed += status == api.MESSAGE_STATUS_FAILED
             self._counters.expired += status == api.MESSAGE_STATUS_EXPIRED
+
+
+def _current(record: records.MessageRecord, expires_at_ms: int) -> _Current:
+    return _Current(record, expires_at_ms, record.status)
 
 
 def _move(record: records.MessageRecord, news: Advance, now_ms: int) -> bool:

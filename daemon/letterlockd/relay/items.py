@@ -21,6 +21,7 @@ from letterlock.relay.v1.mailbox_pb2 import (
     Receipts,
 )
 
+from letterlockd.model.varint import varint
 from letterlockd.records.v1.relay_pb2 import StoredItem
 
 __all__ = [
@@ -120,13 +121,4 @@ def read_row(row: bytes) -> StoredRow:
 def deliveries_frame(deliveries: Sequence[bytes]) -> bytes:
     """A serialised `ConnectResponse` that delivers all of them, in order."""
     body = b"".join(deliveries)
-    return _DELIVERIES_TAG + _varint(len(body)) + body
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+    return _DELIVERIES_TAG + varint(len(body)) + body

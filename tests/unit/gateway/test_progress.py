@@ -11,11 +11,12 @@ from letterlockd.gateway import progress as progress_module
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.inbox import INBOX, Inbox
 from letterlockd.gateway.progress import Advance, Progress
+from letterlockd.gateway.recent import Written
 from letterlockd.gateway.tables import MESSAGES
 from letterlockd.model.ids import AccountId, ConversationId, MessageId
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.store.memory import MemoryStore
-from letterlockd.store.port import Put
+from letterlockd.store.port import Check, Put
 
 from tests.harness.clock import FakeClock, settle
 
@@ -97,3 +98,22 @@ async def test_a_turn_is_not_kept_waiting(desk: Desk) -> None:
     outcome = await desk.progress.record_with([desk.news(message, SENT)], [])
     assert outcome is None
     assert await desk.events(message) == [SENT]
+
+
+async def test_a_turn_that_fails_leaves_no_status_behind_that_is_not_on_disk(desk: Desk) -> None:
+    message = desk.messages[0]
+    record = records.MessageRecord(conversation=CONVERSATION, status=api.MESSAGE_STATUS_ACCEPTED)
+    desk.progress.accepted(message, Written(record, DAY_MS * 100_000))
+    failing = Check(MESSAGES, message, 99)
+    assert await desk.progress.record_with([desk.news(message, SENT)], [failing]) is not None
+    await desk.record([desk.news(message, SENT)]).wait()
+    assert await desk.events(message) == [SENT]
+
+
+async def test_what_was_accepted_need_not_be_read_back(desk: Desk) -> None:
+    message = MessageId(b"m" * 16)  # has no row: only `accepted` tells of it
+    record = records.MessageRecord(conversation=CONVERSATION, status=api.MESSAGE_STATUS_ACCEPTED)
+    desk.progress.accepted(message, Written(record, DAY_MS * 100_000))
+    await desk.record([desk.news(message, SENT)]).wait()
+    await desk.record([desk.news(message, SENT), desk.news(message, DELIVERED)]).wait()
+    assert await desk.events(message) == [SENT, DELIVERED]
