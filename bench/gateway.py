@@ -69,7 +69,7 @@ class InstantRelay:
         self._waiting = False
         flight = self._gateway.uplink.flight
         while (frame := flight.next_frame()) is not None:
-            sent = mailbox_pb2.ConnectRequest.FromString(frame.SerializeToString())
+            sent = mailbox_pb2.ConnectRequest.FromString(frame)
             results = mailbox_pb2.SubmissionResults()
             for one in sent.submissions.submissions:
                 results.results.add(

@@ -168,7 +168,8 @@ def _said(flight: Flight[int]) -> list[int]:
     frame = flight.next_frame()
     if frame is None:
         return []
-    return [int.from_bytes(one.message_id, "big") for one in frame.submissions.submissions]
+    submissions = wire.ConnectRequest.FromString(frame).submissions.submissions
+    return [int.from_bytes(one.message_id, "big") for one in submissions]
 
 
 def _answer(flight: Flight[int], number: int) -> set[int]:

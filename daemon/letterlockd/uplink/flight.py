@@ -17,6 +17,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from letterlock.relay.v1 import mailbox_pb2 as wire
 
+from letterlockd.model.varint import varint
+
 __all__ = ["MAX_FRAME_MESSAGES", "Answered", "Flight"]
 
 MAX_FRAME_MESSAGES = 256
@@ -29,6 +31,9 @@ MAX_ACKS = 10_000
 """Item ids in one ack frame, by contract."""
 
 _FRAMING_BYTES = 8
+
+_SUBMISSIONS_TAG = b"\x12"  # ConnectRequest.submissions: field 2, length-delimited
+_SUBMISSION_TAG = b"\x0a"  # Submissions.submissions: field 1, length-delimited
 
 T = TypeVar("T", bound=Hashable)
 
@@ -79,25 +84,32 @@ class Flight(Generic[T]):
         self._waiting = deque(entry for entry in self._waiting if entry.tag not in tags)
         self._in_flight = {n: e for n, e in self._in_flight.items() if e.tag not in tags}
 
-    def next_frame(self) -> wire.ConnectRequest | None:
-        """The next frame to write, acks before submissions; None: nothing to say."""
+    def next_frame(self) -> bytes | None:
+        """The next ConnectRequest to write, serialised, acks before submissions; None: nothing to
+        say."""
         if self._acks:
             count = min(len(self._acks), MAX_ACKS)
             ids = [self._acks.popleft() for _ in range(count)]
-            return wire.ConnectRequest(acks=wire.Acks(item_ids=ids))
+            return wire.ConnectRequest(acks=wire.Acks(item_ids=ids)).SerializeToString()
         if not self._waiting:
             return None
-        frame = wire.ConnectRequest()
-        size = 0
-        entries = frame.submissions.submissions
-        while self._waiting and len(entries) < MAX_FRAME_MESSAGES:
+        return self._submissions_frame()
+
+    def _submissions_frame(self) -> bytes:
+        """As many as fit, at least one, joined as they are: to parse them would serve nobody."""
+        parts: list[bytes] = []
+        count = size = 0
+        while self._waiting and count < MAX_FRAME_MESSAGES:
             entry = self._waiting[0]
-            size += len(entry.submission) + _FRAMING_BYTES
-            if entries and size > MAX_FRAME_BYTES:
+            submission = entry.submission
+            size += len(submission) + _FRAMING_BYTES
+            if count and size > MAX_FRAME_BYTES:
                 break
-            entries.add().MergeFromString(entry.submission)
+            parts += (_SUBMISSION_TAG, varint(len(submission)), submission)
+            count += 1
             self._in_flight[entry.name] = self._waiting.popleft()
-        return frame
+        body = b"".join(parts)
+        return b"".join((_SUBMISSIONS_TAG, varint(len(body)), body))
 
     def answered(self, results: wire.SubmissionResults) -> list[Answered[T]]:
         """Match answers with what is in flight; answers to anything else are ignored."""

@@ -12,23 +12,21 @@ waiting; what is open is bounded by the window towards us and by `Flight`'s owne
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import grpc
 import grpc.aio
 from letterlock.relay.v1 import mailbox_pb2 as wire
-from letterlock.relay.v1 import mailbox_pb2_grpc
 
 from letterlockd.uplink.backoff import Backoff
 from letterlockd.uplink.calls import RelayCalls
 from letterlockd.uplink.flight import Answered, Flight
+from letterlockd.uplink.reach import Reach
 
 __all__ = ["Traffic", "Uplink"]
 
-_log = logging.getLogger(__name__)
-
+_CONNECT = "/letterlock.relay.v1.Mailbox/Connect"
 _OPEN_SECONDS = 10.0
 
 T = TypeVar("T", bound=Hashable)
@@ -47,7 +45,8 @@ class Traffic(Protocol[T]):
 
 
 class Uplink(Generic[T]):
-    """One gateway's connection to its relay. `run` keeps it until cancelled."""
+    """One gateway's connection to its relay. `run` keeps it until cancelled. `address` is what log
+    lines call the relay."""
 
     def __init__(
         self,
@@ -56,13 +55,18 @@ class Uplink(Generic[T]):
         *,
         window: int,
         fraction: Callable[[], float],
+        address: str = "",
     ) -> None:
         self.calls = RelayCalls(channel, credential)
         self.flight: Flight[T] = Flight()
-        self._stub: mailbox_pb2_grpc.MailboxAsyncStub = mailbox_pb2_grpc.MailboxStub(channel)
+        # Requests are bytes already: the generated stub would serialise.
+        self._connect: grpc.aio.StreamStreamMultiCallable[bytes, wire.ConnectResponse] = (
+            channel.stream_stream(_CONNECT, response_deserializer=wire.ConnectResponse.FromString)
+        )
         self._metadata = (("authorization", f"Bearer {credential}"),)
         self._window = window
         self._backoff = Backoff(fraction)
+        self._reach = Reach(address)
         self._something_to_say = asyncio.Event()
         self._epoch = 0
         self._connected = False
@@ -89,24 +93,26 @@ class Uplink(Generic[T]):
             try:
                 await self._stream(traffic)
             except (grpc.aio.AioRpcError, _StreamEnded, TimeoutError) as error:
-                _log.info("uplink lost: %s", _cause(error))
+                tell = self._reach.lost if self._connected else self._reach.failed
+                tell(error)
             finally:
                 self._connected = False
                 self.flight.lost()
             await asyncio.sleep(self._backoff.next_seconds())
 
     async def _stream(self, traffic: Traffic[T]) -> None:
-        call = self._stub.Connect(metadata=self._metadata)
+        call = self._connect(metadata=self._metadata)
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
-                await _say(call, wire.ConnectRequest(open=wire.Open(window=self._window)))
+                opening = wire.ConnectRequest(open=wire.Open(window=self._window))
+                await _say(call, opening.SerializeToString())
                 first = await self._read(call)
             if first.WhichOneof("frame") != "opened":
                 raise _StreamEnded("the relay did not open the stream")
             self._epoch += 1
             self._connected = True
             self._backoff.succeeded()
-            _log.info("uplink open")
+            self._reach.reached()
             await self._pump(call, traffic)
         finally:
             call.cancel()
@@ -146,21 +152,16 @@ class Uplink(Generic[T]):
         return frame
 
 
-_Call = grpc.aio.StreamStreamCall[wire.ConnectRequest, wire.ConnectResponse]
+_Call = grpc.aio.StreamStreamCall[bytes, wire.ConnectResponse]
 
 
 class _StreamEnded(Exception):
     """The relay ended the stream in good order, or broke its rules."""
 
 
-async def _say(call: _Call, frame: wire.ConnectRequest) -> None:
+async def _say(call: _Call, frame: bytes) -> None:
     try:
         await call.write(frame)
     except asyncio.InvalidStateError:  # how grpc.aio says that the call has ended
+        await call.read()  # raises what it ended with, if that was a fault
         raise _StreamEnded("the relay ended the stream") from None
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, grpc.aio.AioRpcError):
-        return error.code().name
-    return str(error) or type(error).__name__

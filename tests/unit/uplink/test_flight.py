@@ -20,8 +20,13 @@ def name(tag: int) -> bytes:
     return tag.to_bytes(16, "big")
 
 
-def said(flight: Flight[int]) -> list[int]:
+def next_frame(flight: Flight[int]) -> wire.ConnectRequest | None:
     frame = flight.next_frame()
+    return None if frame is None else wire.ConnectRequest.FromString(frame)
+
+
+def said(flight: Flight[int]) -> list[int]:
+    frame = next_frame(flight)
     assert frame is not None
     return [int.from_bytes(one.message_id, "big") for one in frame.submissions.submissions]
 
@@ -67,7 +72,7 @@ def test_acks_go_before_submissions_and_in_frames_of_the_contract(
     flight: Flight[int] = Flight()
     offer(flight, 1)
     flight.acknowledge([1, 2, 3])
-    frames = [flight.next_frame(), flight.next_frame()]
+    frames = [next_frame(flight), next_frame(flight)]
     assert [list(frame.acks.item_ids) for frame in frames if frame] == [[1, 2], [3]]
     assert said(flight) == [1]
 
@@ -78,7 +83,7 @@ def test_a_frame_holds_256_submissions_and_4_mib() -> None:
     assert len(said(flight)) == 256
     assert len(said(flight)) == 44
     offer(flight, *range(300, 310), size=1_000_000)
-    while (frame := flight.next_frame()) is not None:
+    while (frame := next_frame(flight)) is not None:
         assert frame.submissions.ByteSize() <= module.MAX_FRAME_BYTES
 
 
