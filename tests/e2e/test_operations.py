@@ -1,6 +1,7 @@
 """What an operator meets: TLS, health, reflection, draining, and faults around the daemon."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -233,3 +234,27 @@ async def test_ctrl_c_stops_it_in_order(tmp_path: Path) -> None:
     async with daemon(tmp_path) as running:
         running.process.send_signal(signal.SIGINT)
         assert await running.process.wait() == 0
+
+
+async def test_a_gateway_without_its_relay_says_so_in_its_own_log(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    assert run("init", cwd=tmp_path).returncode == 0
+    address = f"127.0.0.1:{unused_tcp_port}"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "letterlockd", "gateway", "--set", f"gateway.relay={address}"),
+        *("--set", "gateway.listen=127.0.0.1:0"),
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    entries = []
+    async for line in process.stderr:  # each line is JSON: nothing of gRPC's own in between
+        entries.append(json.loads(line))
+        if entries[-1]["event"] == "relay_unreachable":
+            process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0
+    (told,) = [entry for entry in entries if entry["event"] == "relay_unreachable"]
+    assert (told["level"], told["address"]) == ("warning", address)
+    assert "connection refused" in told["reason"]

@@ -108,11 +108,11 @@ async def test_a_killed_role_comes_back_with_what_it_committed(tmp_path: Path, r
         async with running.channel("gateway") as channel:
             operator = Operator(running, channel)
             made = await operator("CreateBusiness", pb.CreateBusinessRequest(display_name="Acme"))
-            await running.logged(lambda entry: entry["event"] == "uplink open")
+            await running.logged(lambda entry: entry["event"] == "relay_reached")
             place = len(running.entries)
             running.role(role).send_signal(signal.SIGKILL)
             await running.logged(lambda entry: entry["event"] == "role_ready", after=place)
-            await running.logged(lambda entry: entry["event"] == "uplink open", after=place)
+            await running.logged(lambda entry: entry["event"] == "relay_reached", after=place)
             request = pb.AddNumberRequest(business_id=made.business_id, phone_number=NUMBER)
             assert (await operator("AddNumber", request)).display_name == "Acme"
         assert await running.stop() == 0

@@ -72,7 +72,7 @@ class Daemon:
         await self.logged(
             lambda entry: entry["event"] == "role_ready" and entry["name"] == name, after=after
         )
-        return await self.logged(lambda entry: entry["event"] == "uplink open", after=after)
+        return await self.logged(lambda entry: entry["event"] == "relay_reached", after=after)
 
     async def whole(self) -> None:
         """Wait until both roles serve, whatever has ended before, and the gateway has its relay."""
@@ -89,9 +89,9 @@ class Daemon:
                 serving.add(entry["name"])
             elif entry["event"] == "role_ended":
                 serving -= {entry["name"], "uplink"}
-            elif entry["event"] == "uplink open":
+            elif entry["event"] == "relay_reached":
                 serving.add("uplink")
-            elif entry["event"].startswith("uplink lost"):
+            elif entry["event"] in {"relay_lost", "relay_unreachable"}:
                 serving.discard("uplink")
         return len(serving) == len(("relay", "gateway", "uplink"))
 

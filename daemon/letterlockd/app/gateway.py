@@ -77,6 +77,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
             clock=clock,
             random=os.urandom,
             settings=GatewaySettings(),
+            relay_address=settings.gateway.relay,
         )
     )
     messaging = Messaging(registry, gateway.outbound, inbox, Handover(keyring))

@@ -54,6 +54,7 @@ class Gateway:
         keyring: Keyring,
         pool: Pool,
         channel: grpc.aio.Channel,
+        relay_address: str,
         credential: str,
         inbox: Inbox,
         outbox: Outbox,
@@ -66,7 +67,11 @@ class Gateway:
         self.outbox = outbox
         self.inbox = inbox
         self.uplink: Uplink[int] = Uplink(
-            channel, credential, window=settings.window, fraction=secrets.SystemRandom().random
+            channel,
+            credential,
+            window=settings.window,
+            fraction=secrets.SystemRandom().random,
+            address=relay_address,
         )
         numbers, contacts = NumberBook(store, keyring), Contacts(store, clock)
         relay = self.uplink.calls
@@ -153,6 +158,7 @@ class Gateway:
         clock: Clock,
         random: Callable[[int], bytes],
         settings: GatewaySettings,
+        relay_address: str = "",
     ) -> AsyncIterator[Self]:
         """A running gateway. A fault of a task (a lost store) ends the context with it."""
         async with open_channel() as channel:
@@ -161,6 +167,7 @@ class Gateway:
                 keyring=keyring,
                 pool=pool,
                 channel=channel,
+                relay_address=relay_address,
                 credential=credential,
                 inbox=inbox,
                 outbox=await Outbox.open(store),
