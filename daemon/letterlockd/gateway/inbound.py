@@ -195,18 +195,16 @@ class Inbound:
 
     def _receipts(self, item: mailbox_pb2.Item, epoch: int) -> None:
         place = (item.item_id, epoch)
-        advances = [
-            Advance(
-                MessageId(receipt.message_id),
-                _RECEIPTS[receipt.kind][0],
-                AccountId(receipt.sender_account_id),
-                _RECEIPTS[receipt.kind][1],
-            )
-            for receipt in item.receipts.receipts
-            if receipt.kind in _RECEIPTS
-            and len(receipt.message_id) == len(receipt.sender_account_id) == ID_BYTES
-        ]
-        self._counters.malformed_items += len(item.receipts.receipts) - len(advances)
+        receipts = item.receipts.receipts
+        advances = []
+        for receipt in receipts:
+            means = _RECEIPTS.get(receipt.kind)
+            message_id, sender = receipt.message_id, receipt.sender_account_id
+            if means is not None and len(message_id) == len(sender) == ID_BYTES:
+                advances.append(
+                    Advance(MessageId(message_id), means[0], AccountId(sender), means[1])
+                )
+        self._counters.malformed_items += len(receipts) - len(advances)
         self._progress.record(advances, (), lambda: self._is_safe(place))
 
     def _done(self, seen: bytes, place: _Place) -> None:

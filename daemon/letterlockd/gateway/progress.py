@@ -28,7 +28,7 @@ from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.inbox import Inbox, Staged
 from letterlockd.gateway.recent import Recent, Written
 from letterlockd.gateway.statuses import Status, advance
-from letterlockd.gateway.tables import MESSAGES
+from letterlockd.gateway.tables import MESSAGES, account_of, pseudonym_part
 from letterlockd.model.ids import AccountId, ConversationId, MessageId
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.records.v1 import inbox_pb2
@@ -70,8 +70,7 @@ class _Group:
 
 @dataclass(slots=True)
 class _Current:
-    record: records.MessageRecord
-    expires_at_ms: int
+    written: Written
     was: Status
 
 
@@ -198,7 +197,7 @@ class Progress:
             _resolve(batch, outcome)
             if outcome is None:
                 for message_id, message in batch.changed.items():
-                    self._recent.keep(message_id, Written(message.record, message.expires_at_ms))
+                    self._recent.keep(message_id, message.written)
         for batch in batches:
             if not batch.operations:
                 _resolve(batch, None)
@@ -216,12 +215,13 @@ class Progress:
                 if written is None:
                     unknown[message_id] = None
                 else:
-                    current[message_id] = _current(*written)
+                    current[message_id] = _Current(written, written.record.status)
         rows = await self._store.get_many(MESSAGES, list(unknown)) if unknown else []
         for message_id, row in zip(unknown, rows, strict=True):
             if row is not None:  # it outlived its retention otherwise: nobody is to be told
                 record = records.MessageRecord.FromString(row.value)
-                current[message_id] = _current(record, row.expires_at_ms)
+                written = Written(record, row.expires_at_ms)
+                current[message_id] = _Current(written, record.status)
         return current
 
     def _batches(
@@ -246,34 +246,34 @@ class Progress:
             batch.operations += group.operations
             for news in group.advances:
                 message = current.get(news.message_id)
-                if message is not None and _move(message.record, news, now_ms):
+                if message is not None and _move(message.written.record, news, now_ms):
                     changed[news.message_id] = message
-        events: dict[AccountId, list[inbox_pb2.StoredEvent]] = {}
+        events: dict[AccountId, inbox_pb2.StoredEvents] = {}
         last_ms = now_ms + _MIN_EVENT_LIFE_MS
         for message_id, message in changed.items():
-            value = message.record.SerializeToString()
-            batch.operations.append(Put(MESSAGES, message_id, value, message.expires_at_ms))
-            account = AccountId(message.record.conversation[:16])
-            events.setdefault(account, []).append(_event(message_id, message.record))
-            last_ms = max(last_ms, message.expires_at_ms)
+            record, expires_at_ms = message.written
+            value = record.SerializeToString()
+            batch.operations.append(Put(MESSAGES, message_id, value, expires_at_ms))
+            conversation = ConversationId(record.conversation)
+            account, pseudonym = account_of(conversation), pseudonym_part(conversation)
+            if (told := events.get(account)) is None:
+                told = events[account] = inbox_pb2.StoredEvents()
+            _fill_event(told.events.add(), message_id, record, pseudonym)
+            last_ms = max(last_ms, expires_at_ms)
         for account, told in events.items():
-            staged = self._inbox.stage(account, told, expires_at_ms=last_ms)
+            staged = self._inbox.stage(account, told.events, expires_at_ms=last_ms)
             batch.staged.append(staged)
             batch.operations += staged.changes
 
     def _count(self, current: dict[MessageId, _Current]) -> None:
         for message in current.values():
-            status = message.record.status
+            status = message.written.record.status
             if status == message.was:
                 continue
             reached_relay = api.MESSAGE_STATUS_SENT <= status <= api.MESSAGE_STATUS_READ
             self._counters.sent += message.was == api.MESSAGE_STATUS_ACCEPTED and reached_relay
             self._counters.failed += status == api.MESSAGE_STATUS_FAILED
             self._counters.expired += status == api.MESSAGE_STATUS_EXPIRED
-
-
-def _current(record: records.MessageRecord, expires_at_ms: int) -> _Current:
-    return _Current(record, expires_at_ms, record.status)
 
 
 def _move(record: records.MessageRecord, news: Advance, now_ms: int) -> bool:
@@ -288,8 +288,14 @@ def _move(record: records.MessageRecord, news: Advance, now_ms: int) -> bool:
     return True
 
 
-def _event(message_id: MessageId, record: records.MessageRecord) -> inbox_pb2.StoredEvent:
-    event = inbox_pb2.StoredEvent(time_ms=record.update_ms, pseudonym=record.conversation[16:])
+def _fill_event(
+    event: inbox_pb2.StoredEvent,
+    message_id: MessageId,
+    record: records.MessageRecord,
+    pseudonym: bytes,
+) -> None:
+    event.time_ms = record.update_ms
+    event.pseudonym = pseudonym
     status = event.status
     status.message_id = message_id
     status.idempotency_key = record.idempotency_key
@@ -297,7 +303,6 @@ def _event(message_id: MessageId, record: records.MessageRecord) -> inbox_pb2.St
     status.status = record.status
     if record.HasField("failure"):
         status.failure.CopyFrom(record.failure)
-    return event
 
 
 def _abort(batches: Iterable[_Batch]) -> None:
