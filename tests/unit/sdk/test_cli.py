@@ -8,9 +8,12 @@ import os
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
+from letterlock.business.client import BusinessClient
 from letterlock.business.events import Event
 from letterlock.cli.device import find_code, recipient
+from letterlock.cli.explain import explain
 from letterlock.cli.output import cell, error_line, event_row, exit_code, status_name
 from letterlock.cli.settings import Settings, profile_path, read_profile, save_tokens
 from letterlock.cli.watch import watch_row
@@ -26,19 +29,23 @@ from letterlock.errors import (
 )
 from letterlock.v1 import messaging_pb2
 
+from tests.harness.fakes_relay import FakeRelay, serving_relay
 from tests.harness.fakes_sdk import NUMBER, TOKEN, FakeGateway, serving
+from tests.unit.sdk.test_admin import certificate
 
 USER = "+4915112345679"
 
 
-async def letterlock(folder: Path, target: str, *arguments: str) -> tuple[int, list[str], str]:
+async def letterlock(
+    folder: Path, target: str, *arguments: str, insecure: bool = True
+) -> tuple[int, list[str], str]:
     """Run the command; its exit code, lines of output, and errors."""
     environment = {**os.environ, "XDG_CONFIG_HOME": str(folder), "LETTERLOCK_GATEWAY": target}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         "from letterlock.cli.commands import main; main()",
-        "--insecure",
+        *(("--insecure",) if insecure else ()),
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -170,8 +177,84 @@ def test_every_kind_of_event_has_a_row() -> None:
     assert status_name(99) == "99"  # type: ignore[arg-type]
 
 
+async def test_an_empty_key_is_refused(tmp_path: Path) -> None:
+    gateway = FakeGateway()
+    sending = ("send", "--from", NUMBER, "--to", USER, "--key", "", "hi")
+    async with serving(gateway) as target:
+        code, lines, err = await letterlock(tmp_path, target, "--token", TOKEN, *sending)
+        async with BusinessClient(target, TOKEN, number=NUMBER, insecure=True) as client:
+            with pytest.raises(InvalidRequest, match="key"):
+                await client.send(to=USER, text="hi", idempotency_key="")
+    assert (code, lines) == (2, [])
+    assert err.startswith("letterlock: INVALID_FIELD: empty key (key: 1 to 64 characters")
+    assert not gateway.messages
+
+
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [
+        (
+            "failed to connect to all addresses; last error: Connection refused",
+            "nothing answers at host:1; is letterlockd running? (--gateway)",
+        ),
+        (
+            "failed to connect: CERTIFICATE_VERIFY_FAILED: self signed certificate",
+            "the certificate of host:1 is not vouched for by ca.crt (--ca)",
+        ),
+        ("failed to connect: WRONG_VERSION_NUMBER", "no TLS at host:1 (--gateway)"),
+        ("Hostname Verification Check failed", "the certificate is not made out to host:1"),
+        ("the stream was cut off", "the stream was cut off"),
+    ],
+)
+def test_errors_of_the_connection_say_what_to_look_at(detail: str, said: str) -> None:
+    error = explain(Unavailable(detail), server="gateway", target="host:1", ca="ca.crt")
+    assert said in str(error)
+    assert exit_code(error) == 7
+
+
+async def test_no_gateway_and_the_wrong_server(tmp_path: Path) -> None:
+    asking = ("--token", TOKEN, "status", "--from", NUMBER, "--key", "k")
+    code, _, err = await letterlock(tmp_path, "127.0.0.1:1", *asking)
+    told = "nothing answers at 127.0.0.1:1; is letterlockd running? (--gateway)"
+    assert (code, err) == (7, f"letterlock: UNAVAILABLE: {told}\n")
+    async with serving_relay(FakeRelay()) as target:
+        code, _, err = await letterlock(tmp_path, target, *asking)
+    told = f"this is not a gateway at {target} (--gateway)"
+    assert (code, err) == (1, f"letterlock: UNIMPLEMENTED: {told}\n")
+
+
+async def test_an_untrusted_certificate_is_one_line(tmp_path: Path) -> None:
+    made, key = certificate()
+    other, _ = certificate()
+    (tmp_path / "ca.crt").write_bytes(other)
+    server = grpc.aio.server()
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, made)]))
+    await server.start()
+    options = ("--ca", "ca.crt", "--token", TOKEN)
+    asking = ("status", "--from", NUMBER, "--key", "k")
+    target = f"127.0.0.1:{port}"
+    code, _, err = await letterlock(tmp_path, target, *options, *asking, insecure=False)
+    await server.stop(None)
+    told = f"the certificate of {target} is not vouched for by ca.crt (--ca)"
+    assert (code, err) == (7, f"letterlock: UNAVAILABLE: {told}\n")
+
+
+async def test_malformed_numbers_are_refused_here(tmp_path: Path) -> None:
+    token = ("--token", TOKEN)
+    sending = ("send", "--from", NUMBER, "--to", USER[1:], "hi")
+    code, _, err = await letterlock(tmp_path, "127.0.0.1:1", *token, *sending)
+    assert code == 2
+    assert "a number starts with +, or a user id of 32 hex characters" in err
+    sending = ("send", "--from", NUMBER[1:], "--to", USER, "hi")
+    code, _, err = await letterlock(tmp_path, "127.0.0.1:1", *token, *sending)
+    assert code == 2
+    assert err.startswith("letterlock: INVALID_PHONE_NUMBER: not a phone number")
+    assert NUMBER[1:] not in err
+
+
 def test_recipients() -> None:
     assert recipient(USER) == USER
     assert recipient("0f" * 16) == b"\x0f" * 16
-    with pytest.raises(InvalidRequest):
-        recipient("anna")
+    for wrong in ("anna", USER[1:], "0f" * 15, ""):
+        with pytest.raises(InvalidRequest, match=r"starts with \+"):
+            recipient(wrong)

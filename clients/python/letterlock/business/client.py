@@ -113,9 +113,8 @@ class BusinessClient:
         durably. Tried again under the same key where the outcome is unknown. Raises what the
         gateway refused it for.
         """
-        message = OutgoingMessage(
-            to, text, content, idempotency_key or new_idempotency_key(), time_to_live, caller_tag
-        )
+        key = new_idempotency_key() if idempotency_key is None else idempotency_key
+        message = OutgoingMessage(to, text, content, key, time_to_live, caller_tag)
         request = messaging_pb2.SendMessageRequest(
             business_number=self._number, message=message.to_proto()
         )

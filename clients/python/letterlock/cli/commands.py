@@ -20,10 +20,17 @@ import click
 from letterlock.business.admin import AdminClient
 from letterlock.business.client import BusinessClient, Start
 from letterlock.cli.device import device
+from letterlock.cli.explain import explain
 from letterlock.cli.output import Output, error_line, event_row, exit_code, values
-from letterlock.cli.settings import DEFAULT_DATA, Settings, read_profile, save_tokens
+from letterlock.cli.settings import (
+    DEFAULT_DATA,
+    Settings,
+    check_recipient,
+    read_profile,
+    save_tokens,
+)
 from letterlock.cli.watch import watch_events
-from letterlock.errors import LetterlockError
+from letterlock.errors import InvalidRequest, LetterlockError
 from letterlock.v1 import businesses_pb2
 
 BUSINESS_COLUMNS = ("business_id", "display_name", "retention", "numbers", "tokens")
@@ -63,8 +70,17 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except LetterlockError as error:
-            click.echo(error_line(error), err=True)
+            click.echo(error_line(_explained(error, ctx)), err=True)
             sys.exit(exit_code(error))
+
+
+def _explained(error: LetterlockError, ctx: click.Context) -> LetterlockError:
+    if not isinstance(ctx.obj, Context):
+        return error
+    settings = ctx.obj.settings
+    if ctx.invoked_subcommand == "device":
+        return explain(error, server="relay", target=settings.relay, ca=settings.ca)
+    return explain(error, server="gateway", target=settings.gateway, ca=settings.ca)
 
 
 def waits(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -215,6 +231,10 @@ async def send(
     context: Context, sender: str, to: str, key: str | None, ttl: float | None, text: str
 ) -> None:
     """Send a text from a business number to a user."""
+    check_recipient(to)
+    if key == "":  # a fresh one in its place would send twice what was meant to be sent once
+        limit = "1 to 64 characters; without --key a fresh one is made"
+        raise InvalidRequest("empty key", field="key", limit=limit)
     async with context.business(sender) as client:
         accepted = await client.send(to=to, text=text, idempotency_key=key, time_to_live=ttl)
     context.out.row(values(accepted))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from letterlock.cli.output import Output, values
-from letterlock.cli.settings import Settings
+from letterlock.cli.settings import Settings, check_recipient
 from letterlock.device.device import Device
 from letterlock.device.events import (
     DeviceEvent,
@@ -25,7 +25,6 @@ from letterlock.device.events import (
     Undecryptable,
 )
 from letterlock.device.store import FileStore
-from letterlock.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from letterlock.cli.commands import Context
@@ -161,10 +160,7 @@ def event_row(event: DeviceEvent) -> dict[str, object]:
 
 def recipient(to: str) -> str | bytes:
     """A number as it is, an account id as bytes. Raises InvalidRequest."""
+    check_recipient(to)
     if to.startswith("+"):
         return to
-    try:
-        return bytes.fromhex(to)
-    except ValueError:
-        limit = "E.164, or 32 characters of hex"
-        raise InvalidRequest("no recipient", field="to", limit=limit) from None
+    return bytes.fromhex(to)

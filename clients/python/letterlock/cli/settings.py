@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,10 +27,13 @@ import click
 
 from letterlock.errors import InvalidRequest
 
-DEFAULT_GATEWAY = "localhost:7443"
-DEFAULT_RELAY = "localhost:7444"
+DEFAULT_GATEWAY = "127.0.0.1:7443"
+DEFAULT_RELAY = "127.0.0.1:7444"
 DEFAULT_DATA = Path("letterlock-data")
 PROFILE = "profile.toml"
+
+_E164 = re.compile(r"\+[1-9][0-9]{1,14}")
+_ID = re.compile(r"[0-9a-fA-F]{32}")
 
 
 def profile_path() -> Path:
@@ -82,6 +86,7 @@ class Settings:
 
     def business_token(self, number: str) -> str:
         """The token of a business number. Raises InvalidRequest."""
+        check_phone_number(number)
         tokens = self.profile.get("tokens")
         known = tokens.get(number) if isinstance(tokens, Mapping) else None
         token = self.given_token or known
@@ -93,6 +98,27 @@ class Settings:
     def _from_profile(self, name: str) -> str | None:
         value = self.profile.get(name)
         return value if isinstance(value, str) else None
+
+
+def check_phone_number(number: str) -> None:
+    """Raises InvalidRequest for what cannot be a phone number in E.164 form."""
+    if not _E164.fullmatch(number):
+        raise InvalidRequest(
+            "not a phone number",
+            reason="INVALID_PHONE_NUMBER",
+            field="number",
+            limit="+ and 2 to 15 digits",
+        )
+
+
+def check_recipient(to: str) -> None:
+    """Raises InvalidRequest for what is neither a phone number nor an id."""
+    if not to.startswith("+") and not _ID.fullmatch(to):
+        raise InvalidRequest(
+            "no recipient",
+            field="to",
+            limit="a number starts with +, or a user id of 32 hex characters",
+        )
 
 
 def read_profile() -> dict[str, object]:

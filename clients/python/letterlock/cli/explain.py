@@ -1,0 +1,36 @@
+"""Says what gRPC's own errors mean for the person who typed the command, and what to look at.
+
+Errors that the other side made keep their words. Pure.
+"""
+
+from __future__ import annotations
+
+from letterlock.errors import LetterlockError
+
+_NOBODY = ("failed to connect", "resolving", "name resolution", "Deadline", "no answer")
+
+
+def explain(error: LetterlockError, *, server: str, target: str, ca: str | None) -> LetterlockError:
+    """The error in words that name the place. `server`: gateway or relay."""
+    detail = error.detail
+    if error.reason == "UNIMPLEMENTED":
+        return _again(error, f"this is not a {server} at {target} (--{server})")
+    if error.reason not in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        return error
+    if "CERTIFICATE_VERIFY_FAILED" in detail:
+        by = ca or "the system's authorities"
+        return _again(error, f"the certificate of {target} is not vouched for by {by} (--ca)")
+    if "Hostname Verification" in detail:
+        return _again(error, f"the certificate is not made out to {target} (--{server})")
+    if "WRONG_VERSION_NUMBER" in detail:
+        return _again(error, f"no TLS at {target} (--{server})")
+    if "security handshaker" in detail:
+        return _again(error, f"{ca} is no PEM file of an authority (--ca)")
+    if any(sign in detail for sign in _NOBODY):
+        asked = f"nothing answers at {target}; is letterlockd running? (--{server})"
+        return _again(error, asked)
+    return error
+
+
+def _again(error: LetterlockError, detail: str) -> LetterlockError:
+    return type(error)(detail, reason=error.reason, retry_after=error.retry_after)
