@@ -11,19 +11,25 @@ is the operator's to look at, info is what happened, debug is for development.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import functools
 import logging
 import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from letterlockd.model.counting import HELP
 from letterlockd.traces import frames_of
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["Counters", "redact", "set_up_logs", "watch_loop"]
 
@@ -165,23 +171,33 @@ def _log_uncaught(
 class Counters(Collector):
     """Numbers that are read when Prometheus asks; nothing is counted twice on the way of messages.
 
-    `gauge` takes a function; names are `letterlock_<name>`. Nothing here has labels: no id, number
-    or business can become one.
+    Names are `letterlock_<name>`, and `letterlock_<name>_total` for what only grows. Nothing here
+    has labels: no id, number or business can become one. What is read must not block; it is read in
+    another thread.
     """
 
     def __init__(self) -> None:
-        self._read: dict[str, tuple[str, Callable[[], float]]] = {}
+        self._read: dict[str, Callable[[], Metric]] = {}
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Have `read` asked at each scrape. It must not block; it is called in another thread."""
-        self._read[name] = (text, read)
+        """Have `read` asked at each scrape for what goes up and down."""
+        full = f"letterlock_{name}"
+        self._read[name] = lambda: GaugeMetricFamily(full, text, value=read())
+
+    def counter(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Have `read` asked at each scrape for what only grows, from 0 at the start."""
+        full = f"letterlock_{name}"
+        self._read[name] = lambda: CounterMetricFamily(full, text, value=read())
+
+    def count(self, counters: DataclassInstance) -> None:
+        """A counter for each field; see `model.counting`."""
+        for field in dataclasses.fields(counters):
+            read = functools.partial(getattr, counters, field.name)
+            self.counter(field.name, field.metadata[HELP], read)
 
     def collect(self) -> list[Metric]:
         """What Prometheus gets."""
-        return [
-            GaugeMetricFamily(f"letterlock_{name}", text, value=read())
-            for name, (text, read) in self._read.items()
-        ]
+        return [read() for read in self._read.values()]
 
     def expose(self, address: str) -> Callable[[], None]:
         """Serve over HTTP on `address` (loopback, by configuration). Returns what stops it. Raises

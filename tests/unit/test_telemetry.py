@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 import io
 import json
 import logging
@@ -10,7 +11,9 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from letterlockd.gateway.counters import Counters as GatewayCounters
 from letterlockd.registry import tokens
+from letterlockd.relay.counters import Counters as RelayCounters
 from letterlockd.telemetry import Counters, redact, set_up_logs, watch_loop
 
 SECRET = "meet me at the harbour"
@@ -134,12 +137,28 @@ def test_counters_are_read_when_asked() -> None:
     assert (metric.name, metric.samples[0].value) == ("letterlock_open_streams", 7.0)
 
 
+def test_what_only_grows_is_a_counter_with_words_of_its_own() -> None:
+    for counted in (GatewayCounters(), RelayCounters()):
+        counters = Counters()
+        counters.count(counted)
+        first = dataclasses.fields(counted)[0].name
+        setattr(counted, first, 3)
+        metrics = counters.collect()
+        assert {metric.type for metric in metrics} == {"counter"}
+        assert len({metric.documentation for metric in metrics}) == len(metrics)
+        (sample,) = metrics[0].samples
+        assert (sample.name, sample.value) == (f"letterlock_{first}_total", 3)
+
+
 def test_counters_are_served_on_loopback(unused_tcp_port: int) -> None:
     counters = Counters()
     counters.gauge("calls", "Calls in flight.", lambda: 3)
+    counters.counter("sent", "Messages.", lambda: 4)
     stop = counters.expose(f"127.0.0.1:{unused_tcp_port}")
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{unused_tcp_port}/metrics") as answer:
-            assert b"letterlock_calls 3.0" in answer.read()
+            text = answer.read()
+        assert b"letterlock_calls 3.0" in text
+        assert b"# TYPE letterlock_sent_total counter\nletterlock_sent_total 4.0" in text
     finally:
         stop()

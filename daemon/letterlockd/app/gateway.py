@@ -137,9 +137,15 @@ def _count(
 ) -> None:
     counters.gauge("calls", "Calls in flight.", lambda: server.gatekeeper.calls)
     counters.gauge("streams", "Open Send and Receive streams.", lambda: messaging.open_streams)
-    counters.gauge("relay_connected", "1 while the relay is.", lambda: gateway.uplink.connected)
-    counters.gauge("in_hand", "Messages without an answer.", lambda: gateway.outbound.in_hand)
-    counters.gauge("worker_restarts", "Lost workers that were replaced.", lambda: pool.restarts)
-    for name in gateway.counters.__slots__:
-        read = functools.partial(getattr, gateway.counters, name)
-        counters.gauge(f"{name}_total", "See letterlockd.gateway.counters.", read)
+    counters.gauge(
+        "relay_connected",
+        "1 while the relay is connected, else 0.",
+        lambda: gateway.uplink.connected,
+    )
+    counters.gauge(
+        "in_hand", "Messages that were not answered yet.", lambda: gateway.outbound.in_hand
+    )
+    counters.counter(
+        "worker_restarts", "Ratchet processes that were lost and replaced.", lambda: pool.restarts
+    )
+    counters.count(gateway.counters)

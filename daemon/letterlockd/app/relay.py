@@ -24,6 +24,7 @@ from letterlockd.rpc.server import RpcServer, Service
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.sealing.provider import FileKeyProvider
 from letterlockd.settings import Settings
+from letterlockd.telemetry import Counters
 
 __all__ = ["compose", "run_relay"]
 
@@ -68,8 +69,16 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         drain=relay.drain,
         running=[store.failed, relay.failed],
     )
-    composed.counters.gauge("calls", "Calls in flight.", lambda: server.gatekeeper.calls)
+    _count(composed.counters, server, relay)
     return composed
+
+
+def _count(counters: Counters, server: RpcServer, relay: Relay) -> None:
+    counters.gauge("calls", "Calls in flight.", lambda: server.gatekeeper.calls)
+    counters.gauge(
+        "streams", "Mailboxes with an open stream (Connect).", lambda: len(relay.switchboard)
+    )
+    counters.count(relay.counters)
 
 
 def _verification_sender(settings: Settings, layout: Layout) -> VerificationSender:

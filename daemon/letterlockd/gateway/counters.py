@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from letterlockd.model.counting import counted
+
 __all__ = ["Counters"]
 
 
@@ -11,18 +13,24 @@ __all__ = ["Counters"]
 class Counters:
     """Read by telemetry; written on the loop only."""
 
-    accepted: int = 0
-    repeated: int = 0
-    refused: int = 0
-    sent: int = 0
-    failed: int = 0
-    expired: int = 0
-    repairs: int = 0
-    first_contacts: int = 0
-    received: int = 0
-    duplicates: int = 0
-    undecryptable: int = 0
-    malformed_items: int = 0
-    unknown_accounts: int = 0
-    conflicts: int = 0
-    key_uploads: int = 0
+    accepted: int = counted("Messages of businesses that were taken and are durable.")
+    repeated: int = counted(
+        "Messages that came again under a known idempotency key and got the first answer."
+    )
+    refused: int = counted("Messages that were answered with an error.")
+    sent: int = counted("Messages that reached the relay.")
+    failed: int = counted("Messages that failed for good.")
+    expired: int = counted("Messages that expired before they were delivered.")
+    repairs: int = counted(
+        "Conversations whose messages were encrypted again because the user's devices changed."
+    )
+    first_contacts: int = counted("Conversations that were begun with keys fetched from the relay.")
+    received: int = counted("Messages and signals of users that were decrypted.")
+    duplicates: int = counted("Envelopes that the relay delivered again and that were known.")
+    undecryptable: int = counted("Envelopes that could not be decrypted and were set aside.")
+    malformed_items: int = counted("Items from the relay that broke the contract and were dropped.")
+    unknown_accounts: int = counted(
+        "Envelopes for an account that is not, or not any more, a business number here."
+    )
+    conflicts: int = counted("Turns that began again because a row changed under them.")
+    key_uploads: int = counted("Times that pre-keys of a business number were published.")

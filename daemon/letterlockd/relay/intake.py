@@ -114,6 +114,7 @@ class Intake:
         if wait := self._over_rate(connection, sender):
             return answer(submission, rate_limited(wait))
         if not submission.ephemeral and not self._fits(submission, recipient):
+            self._journal.counters.mailbox_full += 1
             return answer(submission, mailbox_full(self._settings.mailbox_full_retry_ms))
         self._journal.stage(
             self._staged(connection, sender, submission, recipient, now_ms, accepted)

@@ -22,6 +22,7 @@ from letterlock.relay.v1.mailbox_pb2 import Submission, SubmissionResult
 from letterlockd import failpoints
 from letterlockd.clock import Clock
 from letterlockd.relay.connection import Connection, Outgoing
+from letterlockd.relay.counters import Counters
 from letterlockd.relay.item_ids import ItemIds
 from letterlockd.relay.levels import Levels
 from letterlockd.relay.receipts import Acknowledged, Batch, Receipts, Settling
@@ -66,6 +67,7 @@ class Journal:
         clock: Clock,
         settings: RelaySettings,
     ) -> None:
+        self.counters = Counters()
         self.judge_again: Callable[[Sequence[Staged]], Coroutine[Any, Any, None]]
         self._store = store
         self._ids = ids
@@ -203,6 +205,7 @@ class Journal:
                 one.connection.answered(answer(one.submission))  # a repeat: the first answer
             else:
                 again.append(one)
+        self.counters.submissions += outcomes[: len(staged)].count(None)
         if again:
             await self.judge_again(again)
         return items
@@ -243,6 +246,7 @@ class Journal:
             self._levels.added(item.mailbox, item.size)
         for one in settlings:
             if isinstance(one, Acknowledged):
+                self.counters.deliveries += one.row_count
                 self._left(one)
             one.done()
 

@@ -70,6 +70,7 @@ class Relay:
         self.usage = Usage(store, settings.usage_kept_ms)
         levels = Levels(store, settings.cached_accounts)
         self._journal = Journal(store, ids, levels, self.usage, self.switchboard, clock, settings)
+        self.counters = self._journal.counters
         intake = Intake(
             store, self.directory, levels, ids, self._journal, self.switchboard, clock, settings
         )

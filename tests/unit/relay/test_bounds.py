@@ -35,6 +35,8 @@ async def test_a_full_mailbox_refuses_until_something_is_taken(
         await gateway.items(1)  # the receipt: the acknowledgement is durable
         (result,) = await gateway.submitted(sent[3])
         assert not result.HasField("refused")
+        counters = running.relay.counters
+        assert (counters.submissions, counters.deliveries, counters.mailbox_full) == (4, 1, 1)
 
 
 async def test_a_mailbox_is_counted_after_a_restart(tmp_path: Path, clock: FakeClock) -> None:
