@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from letterlockd.config import ConfigFault, Loaded, default_file, effective, load
+from letterlockd.config import ConfigFault, Loaded, default_file, effective_file, load
 from letterlockd.errors import EnvironmentFault
 from letterlockd.exit_codes import of_error
 from letterlockd.layout import Layout, prepare_keys
@@ -179,10 +179,8 @@ def relay(
 @main.command()
 @_settings
 def config(loaded: Loaded, forwarded: list[str]) -> None:
-    """Print every setting in force, and where it comes from."""
-    for setting in effective(loaded):
-        shown = "" if setting.value is None else setting.value
-        click.echo(f"{setting.key} = {shown}  # {setting.origin}")
+    """Print every setting in force as a settings file, and where each comes from."""
+    click.echo(effective_file(loaded))
 
 
 def _tell(layout: Layout, relay: Ready, gateway: Ready) -> None:

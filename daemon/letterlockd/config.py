@@ -9,22 +9,35 @@ from, and the nearest one that exists. What can be set is in `settings`.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
 from letterlockd.errors import EnvironmentFault
 from letterlockd.settings import ENVIRONMENT_PREFIX, Section, Settings
 
-__all__ = ["ConfigFault", "Effective", "Loaded", "default_file", "effective", "load"]
+__all__ = [
+    "ConfigFault",
+    "Effective",
+    "Loaded",
+    "default_file",
+    "effective",
+    "effective_file",
+    "load",
+]
 
 DEFAULT_FILE = Path("letterlock.toml")
+
+_SIMILAR = 0.7
+"""How alike (0 to 1) two names are for one to be a typo of the other; lower proposes nonsense."""
 
 
 class ConfigFault(EnvironmentFault):
@@ -84,6 +97,21 @@ def effective(loaded: Loaded) -> Iterator[Effective]:
         yield Effective(key, value, loaded.origins.get(key, "default"), field)
 
 
+def effective_file(loaded: Loaded) -> str:
+    """The settings in force as the text of a settings file; where each comes from as a comment.
+    Paths are as they are from the present folder."""
+    lines, section = [], ""
+    for setting in effective(loaded):
+        table, _, name = setting.key.rpartition(".")
+        if table != section:
+            lines += ["", f"[{table}]"]
+            section = table
+        unset = setting.value is None
+        shown = f"# {name} is not set" if unset else f"{name} = {_toml(setting.value)}"
+        lines.append(f"{shown}  # {setting.origin}")
+    return "\n".join(lines)
+
+
 def default_file() -> str:
     """The text of a settings file with every setting at its default, commented out."""
     lines = [
@@ -123,13 +151,28 @@ def _from_folder(folder: Path, key: str, value: object) -> object:
 
 def _environment() -> dict[str, Any]:
     """What the environment sets. Names without `__` below our prefix may be others' (the SDK's)."""
-    names = [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and "__" in name]
+    ours = [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]
+    names = [name for name in ours if "__" in name]
+    _refuse_single_underscore(set(ours) - set(names))
     spelled = {name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".") for name in names}
     _refuse_unknown(dict.fromkeys(sorted(spelled), "environment"))
     try:
         return EnvSettingsSource(Settings)()
     except ValueError as error:  # a list that is not JSON
         raise ConfigFault(f"environment: {error}") from None
+
+
+def _refuse_single_underscore(names: Set[str]) -> None:
+    """`LETTERLOCK_GATEWAY_WORKERS` would be ignored without a word."""
+    meant = {
+        _variable(key).replace("__", "_"): _variable(key) for key, _ in _fields() if "." in key
+    }
+    for name in sorted(names & meant.keys()):
+        raise ConfigFault(f"environment: {name} sets nothing; did you mean {meant[name]}?")
+
+
+def _variable(key: str) -> str:
+    return ENVIRONMENT_PREFIX + key.replace(".", "__").upper()
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -152,8 +195,9 @@ def _refuse_unknown(origins: Mapping[str, str]) -> None:
     known = [key for key, _ in _fields()]
     for key, origin in origins.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise ConfigFault(f"{origin}: there is no setting {key}; did you mean {near}?")
+            near = difflib.get_close_matches(key, known, n=1, cutoff=_SIMILAR)
+            hint = f"did you mean {near[0]}?" if near else "`letterlockd config` shows all"
+            raise ConfigFault(f"{origin}: there is no setting {key}; {hint}")
 
 
 def _fields() -> Iterator[tuple[str, str]]:
@@ -169,8 +213,40 @@ def _fields() -> Iterator[tuple[str, str]]:
 def _explained(error: ValidationError, origins: Mapping[str, str]) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"][:2] if not isinstance(part, int))
-    text = first["msg"].removeprefix("Value error, ")
-    return f"{origins.get(key, 'default')}: {key}: {text}"
+    return f"{_origin(key, origins)}: {key}: {_rule(first, _unit(key))}"
+
+
+def _origin(key: str, origins: Mapping[str, str]) -> str:
+    """Where a setting comes from; of a rule on a whole table, where its settings do."""
+    own = [origin for name, origin in origins.items() if name == key or name.startswith(f"{key}.")]
+    return " and ".join(dict.fromkeys(own)) or "default"
+
+
+def _rule(error: ErrorDetails, unit: str) -> str:
+    """What a value must be, in our words where we have some."""
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "greater_than_equal":
+            return f"must be {context['ge']} or more{unit}"
+        case "less_than_equal":
+            return f"must be {context['le']} or less{unit}"
+        case "int_parsing" | "int_type" | "int_from_float":
+            return f"must be a whole number{unit}"
+        case "float_parsing" | "float_type":
+            return f"must be a number{unit}"
+        case "bool_parsing" | "bool_type":
+            return "must be true or false"
+        case "literal_error":
+            return f"must be {context['expected']}"
+        case "list_type":
+            return "must be a list"
+        case "too_long":
+            return f"must have {context['max_length']} entries or fewer"
+    return error["msg"].removeprefix("Value error, ")
+
+
+def _unit(key: str) -> str:
+    return next((f" ({unit})" for unit in ("bytes", "seconds") if key.endswith(f"_{unit}")), "")
 
 
 def _toml(value: object) -> str:
@@ -178,4 +254,7 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    return str(value) if isinstance(value, int | float) else f'"{value}"'
+    # A JSON string is a TOML string.
+    return (
+        str(value) if isinstance(value, int | float) else json.dumps(str(value), ensure_ascii=False)
+    )

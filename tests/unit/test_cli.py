@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -91,9 +92,11 @@ def test_config_prints_settings_with_their_origin(tmp_path: Path) -> None:
         tmp_path, "config", "--set", "gateway.workers=3", LETTERLOCK_LOG__LEVEL="debug"
     )
     lines = run.stdout.splitlines()
-    assert "gateway.workers = 3  # command line" in lines
-    assert "log.level = debug  # environment" in lines
-    assert "gateway.listen = 127.0.0.1:7443  # default" in lines
+    assert "workers = 3  # command line" in lines
+    assert 'level = "debug"  # environment' in lines
+    assert 'listen = "127.0.0.1:7443"  # default' in lines
+    assert "# relay_ca is not set  # default" in lines
+    assert tomllib.loads(run.stdout)["gateway"]["workers"] == 3
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from letterlockd.config import ConfigFault, default_file, effective, load
+from letterlockd.config import ConfigFault, default_file, effective, effective_file, load
 from letterlockd.settings import Settings
 
 
@@ -114,6 +114,61 @@ def test_uncommenting_the_default_file_changes_nothing(tmp_path: Path) -> None:
     write(tmp_path, "\n".join(lines))
     settings = load(None, {}).settings
     assert settings.model_copy(update={"data_folder": Settings().data_folder}) == Settings()
+
+
+def test_what_is_in_force_can_be_a_settings_file(tmp_path: Path) -> None:
+    overrides = {
+        "tls.names": ["a.example", "\U0001f600ü"],
+        "gateway.relay_name": 'q"\\x',
+        "store.max_bytes": 2**30,
+        "data_folder": "/somewhere",
+        "serve.drain_seconds": 2.5,
+        "reflection": False,
+    }
+    loaded = load(None, overrides)
+    again = load(write(tmp_path, effective_file(loaded)), {})
+    assert again.settings == loaded.settings
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[store]\nmax_bytes = 1", "store.max_bytes: must be 16777216 or more (bytes)"),
+        ("[gateway]\nworkers = 65", "gateway.workers: must be 64 or less"),
+        ("[gateway]\nworkers = 'many'", "gateway.workers: must be a whole number"),
+        ("[store]\nsweep_seconds = 0", "store.sweep_seconds: must be 0.1 or more (seconds)"),
+        ("[log]\nlevel = 'loud'", "log.level: must be 'debug', 'info', 'warning' or 'error'"),
+        ("[tls]\nnames = 'a'", "tls.names: must be a list"),
+        ("reflection = 'x'", "reflection: must be true or false"),
+        ("colour = 3", "there is no setting colour; `letterlockd config` shows all"),
+        ("[tls]\nkey = 'a'", "tls: certificate and key are given together or not at all"),
+    ],
+)
+def test_a_mistake_is_told_in_our_words_with_its_place(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    write(tmp_path, text)
+    with pytest.raises(ConfigFault) as caught:
+        load(None, {})
+    assert caught.value.message == f"letterlock.toml: {told}"
+
+
+def test_a_rule_for_two_settings_names_both_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "[relay]\nverification = 'command'\n")
+    monkeypatch.setenv("LETTERLOCK_RELAY__METRICS", "127.0.0.1:1")
+    with pytest.raises(ConfigFault, match=r"^letterlock\.toml and environment: relay: "):
+        load(None, {})
+
+
+def test_a_variable_with_one_underscore_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETTERLOCK_GATEWAY_WORKERS", "3")
+    with pytest.raises(
+        ConfigFault,
+        match=r"LETTERLOCK_GATEWAY_WORKERS .*did you mean LETTERLOCK_GATEWAY__WORKERS\?",
+    ):
+        load(None, {})
 
 
 def test_settings_are_frozen() -> None:
