@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import os
 import sys
@@ -11,10 +12,10 @@ from pathlib import Path
 import grpc
 import pytest
 from letterlock.business.client import BusinessClient
-from letterlock.business.events import Event
+from letterlock.business.events import Event, status_name
 from letterlock.cli.device import find_code, recipient
 from letterlock.cli.explain import explain
-from letterlock.cli.output import cell, error_line, event_row, exit_code, status_name
+from letterlock.cli.output import cell, error_line, event_row, exit_code, moment
 from letterlock.cli.settings import Settings, profile_path, read_profile, save_tokens
 from letterlock.cli.watch import watch_row
 from letterlock.errors import (
@@ -67,7 +68,7 @@ async def test_send_status_and_receive(tmp_path: Path) -> None:
         code, lines, _ = await letterlock(
             tmp_path, target, *token, "status", "--from", NUMBER, "--key", "k"
         )
-        assert json.loads(lines[0])["status"] == "MESSAGE_STATUS_ACCEPTED"
+        assert json.loads(lines[0])["status"] == "ACCEPTED"
         code, lines, _ = await letterlock(
             tmp_path, target, *token, "receive", "--number", NUMBER, "--no-wait"
         )
@@ -174,6 +175,8 @@ def test_every_kind_of_event_has_a_row() -> None:
     row = event_row(Event(failed, lambda _: None))
     assert (row["status"], row["failure"]) == ("FAILED", {"retryable": True})
     assert event_row(Event(messaging_pb2.Event(event_id="e"), lambda _: None))["kind"] == ""
+    assert Event(failed, lambda _: None).status_name == "FAILED"
+    assert Event(messaging_pb2.Event(), lambda _: None).status_name is None
     assert status_name(99) == "99"  # type: ignore[arg-type]
 
 
@@ -250,6 +253,20 @@ async def test_malformed_numbers_are_refused_here(tmp_path: Path) -> None:
     assert code == 2
     assert err.startswith("letterlock: INVALID_PHONE_NUMBER: not a phone number")
     assert NUMBER[1:] not in err
+
+
+def test_times_are_in_utc() -> None:
+    berlin = datetime.timezone(datetime.timedelta(hours=2))
+    assert moment(datetime.datetime(2026, 7, 1, 1, 0, tzinfo=berlin)) == "2026-06-30T23:00:00.000Z"
+    event = messaging_pb2.Event()
+    event.event_time.FromMilliseconds(1)
+    event.message.sent_time.FromMilliseconds(2)
+    row = event_row(Event(event, lambda _: None))
+    assert row["time"] == watch_row(Event(event, lambda _: None))["time"]
+    assert (row["time"], row["sent_time"]) == (
+        "1970-01-01T00:00:00.001Z",
+        "1970-01-01T00:00:00.002Z",
+    )
 
 
 def test_recipients() -> None:

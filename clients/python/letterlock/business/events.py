@@ -9,6 +9,15 @@ from letterlock.content.v1 import content_pb2
 from letterlock.v1 import messaging_pb2
 
 
+def status_name(status: messaging_pb2.MessageStatus.ValueType) -> str:
+    """ACCEPTED, SENT, ...; of a status of a newer gateway the number."""
+    try:
+        name = messaging_pb2.MessageStatus.Name(status)
+    except ValueError:
+        return str(status)
+    return name.removeprefix("MESSAGE_STATUS_")
+
+
 class Event:
     """Something that happened to a business number.
 
@@ -56,6 +65,12 @@ class Event:
     def status(self) -> messaging_pb2.StatusUpdate | None:
         """A sent message got on."""
         return self._proto.status if self._proto.HasField("status") else None
+
+    @property
+    def status_name(self) -> str | None:
+        """How far a sent message has come: "SENT", "DELIVERED", "READ", "FAILED", "EXPIRED"; of a
+        status of a newer gateway its number."""
+        return None if self.status is None else status_name(self.status.status)
 
     @property
     def identity_change(self) -> messaging_pb2.IdentityChange | None:

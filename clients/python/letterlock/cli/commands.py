@@ -21,7 +21,7 @@ from letterlock.business.admin import AdminClient
 from letterlock.business.client import BusinessClient, Start
 from letterlock.cli.device import device
 from letterlock.cli.explain import explain
-from letterlock.cli.output import Output, error_line, event_row, exit_code, values
+from letterlock.cli.output import Output, error_line, event_row, exit_code, message_row, values
 from letterlock.cli.settings import (
     DEFAULT_DATA,
     Settings,
@@ -250,7 +250,7 @@ async def status(context: Context, sender: str, message_id: str | None, key: str
     """Show how far a sent message has come."""
     async with context.business(sender) as client:
         found = await client.message(message_id, idempotency_key=key)
-    context.out.row(values(found))
+    context.out.row(message_row(found))
 
 
 @main.command()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from letterlock.cli.output import Output, values
+from letterlock.cli.output import Output, moment, values
 from letterlock.cli.settings import Settings, check_recipient
 from letterlock.device.device import Device
 from letterlock.device.events import (
@@ -142,7 +142,7 @@ def event_row(event: DeviceEvent) -> dict[str, object]:
             "sender": event.sender.hex(),
             "device_id": event.device_id,
             "message_id": event.message_id.hex(),
-            "sent_time": event.sent_time.isoformat(timespec="seconds"),
+            "sent_time": moment(event.sent_time),
             "content": values(event.content),
         }
     if isinstance(event, Receipt):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 
 import click
 from google.protobuf.json_format import MessageToDict
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from letterlock.business.events import Event
+from letterlock.business.events import Event, status_name
 from letterlock.errors import (
     AccessDenied,
     Busy,
@@ -103,7 +103,7 @@ def event_row(event: Event) -> dict[str, object]:
     """An event in one line."""
     row: dict[str, object] = {
         "event_id": event.event_id,
-        "time": event.time.isoformat(timespec="seconds"),
+        "time": moment(event.time),
         "kind": event.kind,
     }
     if event.message is not None:
@@ -111,7 +111,7 @@ def event_row(event: Event) -> dict[str, object]:
             "user_id": event.message.user_id,
             "phone_number": event.message.phone_number,
             "message_id": event.message.message_id,
-            "sent_time": event.message.sent_time.ToDatetime(UTC).isoformat(timespec="seconds"),
+            "sent_time": moment(event.message.sent_time.ToDatetime(UTC)),
             "content": values(event.message.content),
         }
     elif event.status is not None:
@@ -119,7 +119,7 @@ def event_row(event: Event) -> dict[str, object]:
             "user_id": event.status.user_id,
             "message_id": event.status.message_id,
             "idempotency_key": event.status.idempotency_key,
-            "status": status_name(event.status.status),
+            "status": event.status_name,
         }
         if event.status.HasField("failure"):
             row["failure"] = values(event.status.failure)
@@ -130,13 +130,15 @@ def event_row(event: Event) -> dict[str, object]:
     return row
 
 
-def status_name(status: messaging_pb2.MessageStatus.ValueType) -> str:
-    """ACCEPTED, SENT, ...; of a status of a newer gateway the number."""
-    try:
-        name = messaging_pb2.MessageStatus.Name(status)
-    except ValueError:
-        return str(status)
-    return name.removeprefix("MESSAGE_STATUS_")
+def message_row(message: messaging_pb2.Message) -> dict[str, object]:
+    """A sent message and how far it has come, in one line."""
+    return values(message) | {"status": status_name(message.status)}
+
+
+def moment(time: datetime) -> str:
+    """A time in UTC as contract messages show it: 2026-01-31T12:00:00.000Z."""
+    shown = time.astimezone(UTC).isoformat(timespec="milliseconds")
+    return shown.removesuffix("+00:00") + "Z"
 
 
 def error_line(error: LetterlockError) -> str:

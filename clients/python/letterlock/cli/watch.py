@@ -41,7 +41,7 @@ def watch_row(event: Event) -> dict[str, object]:
     if what is None and event.content is not None:
         what = event.content.WhichOneof("kind") or "unknown content"
     return {
-        "time": event.time.astimezone().strftime("%H:%M:%S"),
+        "time": row["time"],
         "kind": event.kind or "unknown",
         "user_id": row.get("user_id", ""),
         "what": what or "",
