@@ -96,6 +96,16 @@ class SessionRecord:
         """Put the current session away: sending needs a new one, receiving still works."""
         return SessionRecord(None, self._archived_with_current(self.archived))
 
+    def rested(self) -> SessionRecord:
+        """The same record in the form that from_bytes() gives, for a caller that keeps records in
+        memory: storing them again and most messages cost less."""
+        current = self.current
+        if current is None:
+            return self
+        return self.with_current(
+            current._replace(post_quantum=post_quantum.rested(current.post_quantum))
+        )
+
     def with_current(self, session: Session) -> SessionRecord:
         """The current session in its next state."""
         return SessionRecord(session, self.archived)

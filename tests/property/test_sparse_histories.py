@@ -18,7 +18,7 @@ from tripleratchet import CorruptRecord, InvalidMessage, RatchetError, kdf
 from tripleratchet.messages import SignalMessage, _read_any, _read_canonical
 from tripleratchet.sparse_pq import SparseRatchet, erasure, kem, wire
 from tripleratchet.sparse_pq.erasure import Chunks
-from tripleratchet.sparse_pq.resting import Resting, restore
+from tripleratchet.sparse_pq.resting import Resting, rest, restore
 
 from tests.harness.ratchet import pair
 from tests.harness.sparse import MAX_JUMP, End, ends, every_state, exchange
@@ -101,7 +101,9 @@ def test_any_bytes_are_taken_or_refused_and_nothing_else(
 def test_states_that_repeat_rest() -> None:
     resting = {name for name, end in _STATES.items() if isinstance(restore(end.stored), Resting)}
     sending = {"HeaderSent", "Ct1Received", "Ct1Sampled", "EkReceivedCt1Sampled", "Ct2Sampled"}
-    assert resting == sending
+    assert resting == sending | {"KeysUnsampled", "HeaderReceived"}
+    for end in _STATES.values():
+        assert rest(end.ratchet) == restore(end.stored)
 
 
 @settings(max_examples=60, deadline=None)

@@ -19,8 +19,8 @@ from ..kdf import hkdf_pair
 from ..keys import Random, hidden
 from . import stored
 from .chains import KEPT_AT, SENDING_SIZE, STEP
-from .ct_side import EK_CHUNKS
-from .ek_side import CT1_CHUNKS
+from .ct_side import EK_CHUNKS, Ct1Sampled, Ct2Sampled, EkReceivedCt1Sampled, HeaderReceived
+from .ek_side import CT1_CHUNKS, Ct1Received, HeaderSent, KeysSampled, KeysUnsampled
 from .erasure import chunk
 from .limits import (
     CT1_SIZE,
@@ -43,9 +43,9 @@ _MESSAGE_SIZE = 32
 
 class _Repeating(NamedTuple):
     """A state that begins with its chunk counter: what it sends, where that message is, what else
-    there is, and which messages would move it on."""
+    there is, and which messages would move it on. One that sends nothing yet has no counter."""
 
-    says: int
+    says: int | None
     start: int
     end: int
     size: int
@@ -62,6 +62,8 @@ def _repeating(
 
 
 _STATES = {
+    0: _Repeating(None, 0, 0, 0, None, frozenset()),
+    6: _Repeating(None, 0, 0, HEADER_SIZE, None, frozenset()),
     1: _repeating(HEADER, SEED_SIZE, HEADER_SIZE + MAC_SIZE, 0, None, CT1),
     2: _repeating(EK, SEED_SIZE, EK_SIZE, 0, CT1_CHUNKS, CT1),
     3: _repeating(EK_ACK, SEED_SIZE, EK_SIZE, CT1_SIZE, None, CT2),
@@ -70,6 +72,12 @@ _STATES = {
     10: _repeating(CT2, 0, CT2_SIZE + MAC_SIZE, 0, None),
 }
 """By state number (stored.py)."""
+
+_TYPES = (
+    *(KeysUnsampled, KeysSampled, HeaderSent, Ct1Received),
+    *(HeaderReceived, Ct1Sampled, EkReceivedCt1Sampled, Ct2Sampled),
+)
+"""The same states, decoded."""
 
 
 class Resting(NamedTuple):
@@ -92,7 +100,8 @@ class Resting(NamedTuple):
         """As SparseRatchet.send."""
         data, epoch, pair, state_at, state = self
         index = int.from_bytes(data[pair : pair + _COUNTER], "big") + 1
-        if index > MAX_INDEX or data[_FLAGS_AT] >> _FLAG_BITS == NEGOTIATING | OPTIONAL:
+        is_optional = data[_FLAGS_AT] >> _FLAG_BITS == NEGOTIATING | OPTIONAL
+        if index > MAX_INDEX or is_optional or state.says is None:
             return self._decoded().send(random)
         body = state_at + _COUNTER
         number = int.from_bytes(data[state_at:body], "big")
@@ -150,3 +159,8 @@ def restore(data: bytes) -> Resting | SparseRatchet:
     elif len(data) != end:
         raise CorruptRecord("post-quantum state has another length than it says")
     return Resting(data, epoch, pair, at, state)
+
+
+def rest(ratchet: SparseRatchet) -> Resting | SparseRatchet:
+    """The same ratchet as its bytes, where its next message may leave most of them alone."""
+    return restore(ratchet.to_bytes()) if isinstance(ratchet.state, _TYPES) else ratchet

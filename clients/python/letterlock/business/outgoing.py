@@ -5,7 +5,7 @@ Only what would break a whole stream is checked here; everything else is the gat
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import dataclass, field
 
 from letterlock.content.v1 import content_pb2
@@ -22,7 +22,7 @@ MAX_KEY_CHARACTERS = 64
 
 def new_idempotency_key() -> str:
     """A key that nobody has used: 32 characters of hex."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,9 @@ class OutgoingMessage:
             limit = f"1 to {MAX_KEY_CHARACTERS} characters"
             raise InvalidRequest("unusable key", field="idempotency_key", limit=limit)
         proto = messaging_pb2.OutgoingMessage(
-            idempotency_key=self.idempotency_key,
-            content=self._content(),
-            caller_tag=self.caller_tag,
+            idempotency_key=self.idempotency_key, caller_tag=self.caller_tag
         )
+        self._say(proto.content)
         if self.to.startswith("+"):
             proto.phone_number = self.to
         else:
@@ -62,12 +61,14 @@ class OutgoingMessage:
             raise TooLarge("message is too large", field="message", limit=limit)
         return proto
 
-    def _content(self) -> content_pb2.Content:
+    def _say(self, content: content_pb2.Content) -> None:
+        """Fill the content in where it goes: building it apart would copy it."""
         if (self.text is None) == (self.content is None):
             raise InvalidRequest("nothing to say", field="content", limit="text or content, one")
         if self.content is not None:
-            return self.content
-        return content_pb2.Content(text=content_pb2.Text(body=self.text or ""))
+            content.CopyFrom(self.content)
+        else:
+            content.text.body = self.text or ""
 
 
 @dataclass(frozen=True, slots=True)

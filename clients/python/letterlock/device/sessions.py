@@ -172,7 +172,8 @@ class Sessions:
         """Encode what changed since the last call into rows: once per commit, however many
         messages the commit covers."""
         for account_id, device in self._changed:
-            record = self._records[account_id][device]
+            devices = self._records[account_id]
+            record = devices[device] = devices[device].rested()
             self._rows.put(_row(account_id, device), record.to_bytes())
         self._changed.clear()
 
@@ -217,8 +218,9 @@ class Sessions:
         self._rows.put(PEER + account_id, identity)
 
     def _put(self, peer: Peer, record: SessionRecord) -> None:
+        if peer not in self._addresses:
+            self._addresses[peer] = self._address(peer)
         self._records.setdefault(peer[0], {})[peer[1]] = record
-        self._addresses[peer] = self._address(peer)
         self._changed.add(peer)
 
     def _devices(self, account_id: bytes) -> dict[int, SessionRecord]:
