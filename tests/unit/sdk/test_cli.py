@@ -13,11 +13,13 @@ import grpc
 import pytest
 from letterlock.business.client import BusinessClient
 from letterlock.business.events import Event, status_name
-from letterlock.cli.device import find_code, recipient
+from letterlock.cli.device import find_code, is_message, recipient
 from letterlock.cli.explain import explain
 from letterlock.cli.output import cell, error_line, event_row, exit_code, moment
 from letterlock.cli.settings import Settings, profile_path, read_profile, save_tokens
 from letterlock.cli.watch import watch_row
+from letterlock.content.v1 import content_pb2
+from letterlock.device.events import IncomingMessage, Receipt
 from letterlock.errors import (
     Busy,
     DeviceError,
@@ -30,7 +32,7 @@ from letterlock.errors import (
 )
 from letterlock.v1 import messaging_pb2
 
-from tests.harness.fakes_relay import FakeRelay, serving_relay
+from tests.harness.fakes_relay import CODE, FakeRelay, serving_relay
 from tests.harness.fakes_sdk import NUMBER, TOKEN, FakeGateway, serving
 from tests.unit.sdk.test_admin import certificate
 
@@ -267,6 +269,76 @@ def test_times_are_in_utc() -> None:
         "1970-01-01T00:00:00.001Z",
         "1970-01-01T00:00:00.002Z",
     )
+
+
+async def registered(folder: Path, relay: str, name: str, number: str) -> None:
+    made = ("device", "register", "--state", name, "--code", CODE, number)
+    code, _, err = await letterlock(folder, "", "--relay", relay, *made)
+    assert code == 0, err
+
+
+async def test_a_device_without_a_relay_ends_and_keeps_its_message(tmp_path: Path) -> None:
+    relay = FakeRelay()
+    sending = ("device", "send", "--state", "a", "--to", USER)
+    receiving = ("device", "receive", "--state", "b", "--count")
+    waiting = ("--token", TOKEN, "receive", "--number", NUMBER, "--no-wait")
+    async with serving_relay(relay) as target:
+        await registered(tmp_path, target, "a", NUMBER)
+        await registered(tmp_path, target, "b", USER)
+        for arguments in ((*sending, "one"), (*receiving, "1")):
+            code, lines, err = await letterlock(tmp_path, "", "--relay", target, *arguments)
+            assert (code, len(lines), err) == (0, 1, "")
+    gone = "127.0.0.1:1"
+    ended = await asyncio.gather(
+        letterlock(tmp_path, "", "--relay", gone, *sending, "two"),
+        letterlock(tmp_path, "", "--relay", gone, *receiving, "1"),
+        letterlock(tmp_path, gone, *waiting),
+    )
+    for (code, lines, err), server in zip(ended, ("relay", "relay", "gateway"), strict=True):
+        told = f"nothing answers at {gone}; is letterlockd running? (--{server})"
+        assert (code, lines) == (7, [])
+        assert err.splitlines()[-1] == f"letterlock: UNAVAILABLE: {told}"
+    assert ended[0][2].startswith("the message is kept in a, ")
+    assert [len(err.splitlines()) for _, _, err in ended] == [2, 1, 1]
+    async with serving_relay(relay) as target:
+        code, _, err = await letterlock(tmp_path, "", "--relay", target, *sending, "three")
+        assert (code, err) == (0, "")
+        _, lines, _ = await letterlock(tmp_path, "", "--relay", target, *receiving, "2")
+    assert [json.loads(line)["content"]["text"]["body"] for line in lines] == ["two", "three"]
+
+
+async def test_an_unregistered_device_is_told_how_and_makes_no_file(tmp_path: Path) -> None:
+    for arguments in (("send", "--to", USER, "hi"), ("receive",)):
+        code, lines, err = await letterlock(tmp_path, "", "device", *arguments)
+        assert (code, lines) == (1, [])
+        assert "letterlock-device.db" in err
+        assert "`letterlock device register`" in err
+        assert err.count("\n") == 1
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 20_000])
+async def test_a_text_that_may_not_be_sent_is_one_line(tmp_path: Path, text: str) -> None:
+    async with serving_relay(FakeRelay()) as target:
+        await registered(tmp_path, target, "a", NUMBER)
+        sending = ("device", "send", "--state", "a", "--to", USER, text)
+        code, lines, err = await letterlock(tmp_path, "", "--relay", target, *sending)
+    assert (code, lines, err.count("\n")) == (2, [], 1)
+    assert "content.text.body" in err
+    assert "16384 bytes" in err
+
+
+def test_only_what_somebody_said_counts_as_a_message() -> None:
+    def incoming(content: content_pb2.Content) -> IncomingMessage:
+        payload = content_pb2.Payload(message_id=bytes(16), content=content)
+        return IncomingMessage(bytes(16), 1, payload, on_ack=lambda _: None, sequence=1)
+
+    assert is_message(incoming(content_pb2.Content(text=content_pb2.Text(body="x"))))
+    assert is_message(incoming(content_pb2.Content(reaction=content_pb2.Reaction(emoji="x"))))
+    assert not is_message(incoming(content_pb2.Content(typing=content_pb2.Typing())))
+    receipt = content_pb2.ReadReceipt(message_ids=[bytes(16)])
+    assert not is_message(incoming(content_pb2.Content(read_receipt=receipt)))
+    assert not is_message(Receipt(bytes(16), bytes(16), "DELIVERED"))
 
 
 def test_recipients() -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
+import random
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ import click
 
 from letterlock.business.admin import AdminClient
 from letterlock.business.client import BusinessClient, Start
+from letterlock.business.events import Event
 from letterlock.cli.device import device
 from letterlock.cli.explain import explain
 from letterlock.cli.output import Output, error_line, event_row, exit_code, message_row, values
+from letterlock.cli.patience import PATIENCE, patiently, whole
 from letterlock.cli.settings import (
     DEFAULT_DATA,
     Settings,
@@ -50,8 +54,8 @@ class Context:
             found.gateway, found.operator_token(), ca=found.ca, insecure=found.insecure
         )
 
-    def business(self, number: str) -> BusinessClient:
-        """A client for a business number."""
+    def business(self, number: str, *, patient: bool = True) -> BusinessClient:
+        """A client for a business number; with `patient` its streams are tried without end."""
         found = self.settings
         return BusinessClient(
             found.gateway,
@@ -59,6 +63,8 @@ class Context:
             number=number,
             ca=found.ca,
             insecure=found.insecure,
+            retry=None if patient else PATIENCE,
+            jitter=random.random if patient else whole,
         )
 
 
@@ -122,6 +128,7 @@ def main(
     as_json: bool,
 ) -> None:
     """Manage businesses on a Letterlock gateway, and send and receive their messages."""
+    logging.getLogger("letterlock").setLevel(logging.ERROR)  # what fails is told in one line
     settings = Settings(data, gateway, relay, ca, token, insecure, read_profile())
     ctx.obj = Context(settings, Output(as_json))
 
@@ -262,9 +269,9 @@ async def status(context: Context, sender: str, message_id: str | None, key: str
 @waits
 async def receive(context: Context, number: str, count: int | None, wait: bool, ack: bool) -> None:
     """Print the events of a business number, one JSON line each, and acknowledge them."""
-    async with context.business(number) as client, client.receive() as events:
+    async with context.business(number, patient=wait) as client, client.receive() as events:
         left = count
-        async for event in events.until_caught_up() if not wait else events:
+        async for event in events if wait else soon(events.until_caught_up()):
             context.out.line(event_row(event))
             if ack:
                 event.ack()
@@ -287,6 +294,16 @@ async def watch(context: Context, number: str, ack: bool, new: bool) -> None:
     start = Start.NEW if new else Start.OLDEST
     async with context.business(number) as client, client.receive(start=start) as events:
         await watch_events(context.out, events, ack=ack)
+
+
+async def soon(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    """The events, each of which has to come within the CLI's patience. Raises Unavailable."""
+    while True:
+        async with patiently():
+            event = await anext(events, None)
+        if event is None:
+            return
+        yield event
 
 
 def business_row(found: businesses_pb2.Business) -> dict[str, object]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Coroutine
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from letterlock.cli.output import Output, moment, values
+from letterlock.cli.patience import PATIENCE, patiently, whole
 from letterlock.cli.settings import Settings, check_recipient
 from letterlock.device.device import Device
 from letterlock.device.events import (
@@ -25,6 +28,7 @@ from letterlock.device.events import (
     Undecryptable,
 )
 from letterlock.device.store import FileStore
+from letterlock.errors import DeviceError, Unavailable
 
 if TYPE_CHECKING:
     from letterlock.cli.commands import Context
@@ -33,7 +37,7 @@ DEFAULT_STATE = Path("letterlock-device.db")
 
 
 def _command(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Give an async command its device, and run it."""
+    """Give an async command its state file, and run it."""
 
     @click.option(
         "--state",
@@ -47,7 +51,7 @@ def _command(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...,
     @functools.wraps(command)
     def run(context: Context, /, state: Path, **options: Any) -> None:
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(command(context, open_device(context.settings, state), **options))
+            asyncio.run(command(context, state, **options))
 
     return run
 
@@ -60,7 +64,23 @@ def open_device(settings: Settings, state: Path) -> Device:
         ca=settings.ca,
         insecure=settings.insecure,
         read_receipts=True,
+        retry=PATIENCE,
+        jitter=whole,
     )
+
+
+@asynccontextmanager
+async def registered_device(settings: Settings, state: Path) -> AsyncIterator[Device]:
+    """The open device of a state file that has one. Raises DeviceError, and makes no file."""
+    missing = DeviceError(
+        f"no device is registered in {state}; `letterlock device register` makes one (--state)"
+    )
+    if not await asyncio.to_thread(state.exists):
+        raise missing
+    async with open_device(settings, state) as device:
+        if not device.is_registered:
+            raise missing
+        yield device
 
 
 @click.group()
@@ -72,9 +92,9 @@ def device() -> None:
 @click.argument("phone_number")
 @click.option("--code", help="The code, where you know it; else it is read or asked for.")
 @_command
-async def register(context: Context, device: Device, phone_number: str, code: str | None) -> None:
+async def register(context: Context, state: Path, phone_number: str, code: str | None) -> None:
     """Make an account for a phone number, with this as its first device."""
-    async with device:
+    async with open_device(context.settings, state) as device:
         verification_id = await device.request_verification(phone_number)
         found = code or find_code(context.settings, verification_id)
         if found is None:
@@ -98,40 +118,59 @@ def find_code(settings: Settings, verification_id: str) -> str | None:
 @click.option("--to", required=True, help="A number (E.164), or an account id in hex.")
 @click.argument("text")
 @_command
-async def send(context: Context, device: Device, to: str, text: str) -> None:
+async def send(context: Context, state: Path, to: str, text: str) -> None:
     """Send a text."""
-    async with device:
-        message_id = await device.send_text(recipient(to), text)
+    account = recipient(to)
+    async with registered_device(context.settings, state) as device:
+        before = device.unsent
+        try:
+            async with patiently():
+                message_id = await device.send_text(account, text)
+        except (Unavailable, asyncio.CancelledError):
+            if device.unsent > before:
+                kept = f"the message is kept in {state}, and sent when a command reaches the relay"
+                context.out.note(kept)
+            raise
     context.out.row({"message_id": message_id.hex()})
 
 
 @device.command("receive")
-@click.option("--count", type=click.IntRange(1), help="Stop after so many events.")
+@click.option("--count", type=click.IntRange(1), help="Stop after so many messages.")
 @click.option("--seconds", type=float, help="Stop after so long without an event.")
 @_command
-async def receive(
-    context: Context, device: Device, count: int | None, seconds: float | None
-) -> None:
+async def receive(context: Context, state: Path, count: int | None, seconds: float | None) -> None:
     """Print what arrives, one JSON line each, and report texts as read."""
-    await print_events(context.out, device, count, seconds)
+    async with registered_device(context.settings, state) as device:
+        async with patiently():
+            await device.connect()
+        if sys.stderr.isatty():
+            context.out.note("waiting for messages")
+        await print_events(context.out, device, count, seconds)
 
 
 async def print_events(
     out: Output, device: Device, count: int | None, seconds: float | None
 ) -> None:
-    """Print and acknowledge events until there were enough, or none for a while."""
-    async with device:
-        left = count
-        while left is None or left > 0:
-            try:
-                async with asyncio.timeout(seconds):
-                    event = await device.next_event()
-            except TimeoutError:
-                return
-            out.line(event_row(event))
-            if isinstance(event, IncomingMessage):
-                event.ack()
-            left = None if left is None else left - 1
+    """Print and acknowledge events until there were enough messages, or no event for a while."""
+    left = count
+    while left is None or left > 0:
+        try:
+            async with asyncio.timeout(seconds):
+                event = await device.next_event()
+        except TimeoutError:
+            return
+        out.line(event_row(event))
+        if isinstance(event, IncomingMessage):
+            event.ack()
+        if left is not None and is_message(event):
+            left -= 1
+
+
+def is_message(event: DeviceEvent) -> bool:
+    """Whether somebody said something; receipts and typing are not meant for reading."""
+    if not isinstance(event, IncomingMessage):
+        return False
+    return event.content.WhichOneof("kind") not in ("read_receipt", "typing")
 
 
 def event_row(event: DeviceEvent) -> dict[str, object]:

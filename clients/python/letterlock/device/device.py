@@ -125,6 +125,12 @@ class Device:
         return self._state is not None
 
     @property
+    def unsent(self) -> int:
+        """How many messages wait in this device for the relay. Raises DeviceError before
+        registration."""
+        return len(self._registered.outbox)
+
+    @property
     def account_id(self) -> bytes:
         """The account, 16 bytes. Raises DeviceError before registration."""
         return self._registered.account.account_id
