@@ -84,20 +84,23 @@ class Business:
 
     async def until_delivered(self, count: int, patience_s: float) -> None:
         """Wait until `count` messages are reported as delivered."""
-        await self._until(lambda: self.events.statuses[DELIVERED], count, patience_s)
+        seen = self.events.statuses
+        await self._until("deliveries told", lambda: seen[DELIVERED], count, patience_s)
 
     async def until_texts(self, count: int, patience_s: float) -> None:
         """Wait until `count` numbered texts of users have come."""
-        await self._until(lambda: len(self.events.texts), count, patience_s)
+        await self._until("texts of users", lambda: len(self.events.texts), count, patience_s)
 
-    async def _until(self, seen: Callable[[], int], count: int, patience_s: float) -> None:
+    async def _until(
+        self, what: str, seen: Callable[[], int], count: int, patience_s: float
+    ) -> None:
         try:
             async with asyncio.timeout(patience_s):
                 while seen() < count:
                     self.events.changed.clear()
                     await self.events.changed.wait()
         except TimeoutError:
-            raise LedgerError(f"{seen()} of {count} events in {patience_s:.0f} s") from None
+            raise LedgerError(f"{seen()} of {count} {what} in {patience_s:.0f} s") from None
 
     async def _due(self, rate: int, count: int) -> AsyncIterator[OutgoingMessage]:
         began = time.monotonic()
