@@ -35,8 +35,8 @@ BENCH = "end-to-end"
 RATE = 200
 DEVICES_EACH = 6
 DEVICE_BURST = 200
-"""What the relay takes from one device at once (`relay/settings.py`, submissions_per_device); beyond
-that it may refuse, rightly, and the ledger would stay open."""
+"""What the relay takes from one device at once (`relay/settings.py`, submissions_per_device).
+Beyond that it may refuse, rightly, and the ledger would stay open."""
 GOALS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "outbound": ("at least 5,000 messages/s", lambda speed: speed >= 5_000),
     "paced": ("p99 below 50 ms", lambda p99: p99 < 50),
