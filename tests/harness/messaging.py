@@ -25,6 +25,7 @@ from letterlockd.sealing.keyring import DayKey
 from letterlockd.sealing.seal import seal
 from letterlockd.store.memory import MemoryStore
 
+from tests.harness.channels import OWN_CONNECTION
 from tests.harness.clock import FakeClock
 
 BUSINESS = BusinessId(b"b" * 16)
@@ -160,7 +161,7 @@ async def messaging_room(store: MemoryStore | None = None) -> AsyncIterator[Room
     messaging_pb2_grpc.add_MessagingServicer_to_server(messaging, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OWN_CONNECTION) as channel:
         stub = messaging_pb2_grpc.MessagingStub(channel)
         parts = (registry, outbound, inbox, store, day_keys, handover, clock, port)
         yield Room(stub, messaging, *parts)

@@ -36,6 +36,8 @@ from letterlockd.store.port import Store
 from tripleratchet import xeddsa
 from tripleratchet.keys import IdentityKeyPair
 
+from tests.harness.channels import OWN_CONNECTION
+
 GATEWAY = "gw.main.0123456789abcdef0123456789abcdef"
 OTHER_GATEWAY = "gw.other.fedcba9876543210fedcba9876543210"
 GATEWAYS = {
@@ -339,7 +341,7 @@ async def running_relay(
     server.add_insecure_port(address)
     await server.start()
     try:
-        async with grpc.aio.insecure_channel(address) as channel:
+        async with grpc.aio.insecure_channel(address, options=OWN_CONNECTION) as channel:
             yield Running(relay, RelayClient(channel, outbox), store, outbox)
     finally:
         await server.stop(0)

@@ -15,6 +15,8 @@ from typing import Any
 import grpc
 import psutil
 
+from tests.harness.channels import OWN_CONNECTION
+
 LISTEN_ANYWHERE = ("--set", "gateway.listen=127.0.0.1:0", "--set", "relay.listen=127.0.0.1:0")
 
 
@@ -97,7 +99,7 @@ class Daemon:
 
     def channel(self, role: str) -> grpc.aio.Channel:
         credentials = grpc.ssl_channel_credentials(self.ca.read_bytes())
-        return grpc.aio.secure_channel(self.addresses[role], credentials)
+        return grpc.aio.secure_channel(self.addresses[role], credentials, OWN_CONNECTION)
 
     async def stop(self) -> int:
         if self.process.returncode is None:

@@ -21,6 +21,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # A relay that vanished without a goodbye is noticed in half a minute.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # A connection that another channel to this relay left behind may be dead already.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 

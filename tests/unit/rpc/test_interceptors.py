@@ -13,6 +13,8 @@ from letterlockd.errors import EnvironmentFault, InvalidField, Unauthenticated
 from letterlockd.rpc.caller import current_caller
 from letterlockd.rpc.interceptors import Gatekeeper
 
+from tests.harness.channels import OWN_CONNECTION
+
 SECRET = "the content of a message"
 
 
@@ -98,7 +100,9 @@ async def serving(tokens: Tokens, handlers: Handlers, max_calls: int = 10):
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with grpc.aio.insecure_channel(
+            f"127.0.0.1:{port}", options=OWN_CONNECTION
+        ) as channel:
             yield channel, gatekeeper
     finally:
         handlers.release.set()

@@ -10,6 +10,8 @@ from letterlockd.errors import Unauthenticated
 from letterlockd.rpc.server import Limits, ListenFault, RpcServer, Service
 from letterlockd.rpc.tls import ServerIdentity, local_identity
 
+from tests.harness.channels import OWN_CONNECTION
+
 
 class NoTokens:
     async def authenticate(self, bearer: str) -> object:
@@ -43,7 +45,7 @@ def build(identity: ServerIdentity, servicer: object, **options) -> RpcServer:
 def channel(identity: ServerIdentity, server: RpcServer) -> grpc.aio.Channel:
     assert identity.ca_path is not None
     credentials = grpc.ssl_channel_credentials(identity.ca_path.read_bytes())
-    return grpc.aio.secure_channel(f"localhost:{server.port}", credentials)
+    return grpc.aio.secure_channel(f"localhost:{server.port}", credentials, OWN_CONNECTION)
 
 
 async def test_health_needs_no_token_and_turns_at_the_drain(identity: ServerIdentity) -> None:
