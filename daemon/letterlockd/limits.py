@@ -6,6 +6,16 @@ Knows nothing of gRPC and of storage.
 
 from __future__ import annotations
 
+MAX_PRE_KEY_ROTATION_DAYS = 30
+"""A pre-key that is in use longer opens more first messages than there can be on the way."""
+
+MAX_PRE_KEY_GRACE_DAYS = 60
+"""Bundles and first messages live 30 days; twice that is for clients that hold bundles longer."""
+
+LAST_RESORT_USE_DAYS = MAX_PRE_KEY_ROTATION_DAYS + MAX_PRE_KEY_GRACE_DAYS
+"""How long a use of a last-resort key is remembered: as long as any such key can live, or the relay
+could replay a first message once it is forgotten."""
+
 MAX_IDEMPOTENCY_KEY_CHARS = 64
 """A UUID, a ULID or a prefixed row id fits; the key is stored for the whole retention period with
 every message, so a longer one would cost more than the status record it names."""

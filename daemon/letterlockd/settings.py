@@ -14,6 +14,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from letterlockd.limits import MAX_PRE_KEY_GRACE_DAYS, MAX_PRE_KEY_ROTATION_DAYS
+
 __all__ = ["ENVIRONMENT_PREFIX", "Section", "Settings"]
 
 ENVIRONMENT_PREFIX = "LETTERLOCK_"
@@ -74,6 +76,21 @@ class GatewaySection(Section):
     )
     metrics: LoopbackAddress = Field(
         default="", description="Where Prometheus may ask, this machine only. Empty: nowhere."
+    )
+    pre_key_rotation_days: int = Field(
+        default=7,
+        ge=1,
+        le=MAX_PRE_KEY_ROTATION_DAYS,
+        description="Age at which signed and last-resort pre-keys are replaced, in days.",
+    )
+    pre_key_grace_days: int = Field(
+        default=30,
+        ge=1,
+        le=MAX_PRE_KEY_GRACE_DAYS,
+        description=(
+            "How long replaced pre-keys still open first messages before they are destroyed, in "
+            "days. Below 30, first messages of users that were long under way can be lost."
+        ),
     )
 
 

@@ -41,6 +41,7 @@ POINTS = (
     "relay.submit.after_commit",
     "relay.ack.before_commit",
     "relay.ack.after_commit",
+    "relay.bundle.before_commit",
     "relay.bundle.after_commit",
     "store.gateway.commit.before",
     "store.gateway.commit.after",

@@ -29,7 +29,7 @@ from letterlockd.rpc.businesses import BusinessesServicer
 from letterlockd.rpc.messaging import Messaging
 from letterlockd.rpc.server import RpcServer, Service
 from letterlockd.rpc.tls import TlsFault
-from letterlockd.sealing.keyring import Keyring
+from letterlockd.sealing.keyring import DAY_MS, Keyring
 from letterlockd.sealing.provider import FileKeyProvider
 from letterlockd.settings import Settings
 from letterlockd.telemetry import Counters
@@ -76,7 +76,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
             senders=registry.sender_by_account,
             clock=clock,
             random=os.urandom,
-            settings=GatewaySettings(),
+            settings=_core_settings(settings),
             relay_address=settings.gateway.relay,
         )
     )
@@ -111,6 +111,13 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     )
     _count(composed.counters, server, messaging, gateway, pool)
     return composed
+
+
+def _core_settings(settings: Settings) -> GatewaySettings:
+    return GatewaySettings(
+        pre_key_rotation_ms=settings.gateway.pre_key_rotation_days * DAY_MS,
+        pre_key_grace_ms=settings.gateway.pre_key_grace_days * DAY_MS,
+    )
 
 
 def _services(messaging: Messaging, businesses: BusinessesServicer) -> list[Service]:

@@ -34,3 +34,9 @@ class Counters:
     )
     conflicts: int = counted("Turns that began again because a row changed under them.")
     key_uploads: int = counted("Times that pre-keys of a business number were published.")
+    key_rotations: int = counted(
+        "Times that a business number's signed and last-resort pre-keys were replaced."
+    )
+    keys_destroyed: int = counted(
+        "Pairs of replaced signed and last-resort pre-keys that were destroyed after their grace."
+    )

@@ -24,6 +24,7 @@ from letterlockd.gateway.handover import seal_number
 from letterlockd.gateway.numbers import Number
 from letterlockd.gateway.progress import Advance
 from letterlockd.gateway.tables import LAST_RESORT_USES, PRE_KEYS, SEEN, pre_key_key
+from letterlockd.limits import LAST_RESORT_USE_DAYS
 from letterlockd.model.ids import AccountId, ConversationId, MessageId
 from letterlockd.records.v1 import inbox_pb2
 from letterlockd.records.v1 import jobs_pb2 as jobs
@@ -161,7 +162,7 @@ class IncomingWork(Work):
             self._used_up[used.kind != jobs.PRE_KEY_KIND_ONE_TIME] += 1
         if told.last_resort_use:
             key = self.number.account + told.last_resort_use
-            until_ms = draft.now_ms + _LONGEST_MS
+            until_ms = draft.now_ms + LAST_RESORT_USE_DAYS * DAY_MS
             draft.write(Check(LAST_RESORT_USES, key, ABSENT))
             draft.write(Put(LAST_RESORT_USES, key, b"\x01", until_ms))
             self._checks.add(key)

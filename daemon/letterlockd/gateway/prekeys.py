@@ -1,5 +1,5 @@
 """Keeps one-time pre-keys in stock at the relay: without them first messages lose a layer of
-forward secrecy, and fall back on the last-resort key.
+forward secrecy, and fall back on the last-resort key (whose turn-over is `rotation`'s part).
 
     start, a number is new, keys are used up, daily ──▶ count ──▶ too few ──▶ make, commit, publish
 
@@ -26,7 +26,7 @@ from letterlockd.records.v1.gateway_pb2 import NumberRecord
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.store.port import Check, Put, Store
 
-__all__ = ["Directory", "PreKeyStock"]
+__all__ = ["Directory", "PreKeyStock", "make_pre_keys"]
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +54,21 @@ class Directory(Protocol):
     ) -> keys_pb2.GetPreKeyCountResponse:
         """Publish. Raises `LetterlockError`."""
         ...
+
+
+async def make_pre_keys(
+    pool: Pool, keyring: Keyring, account: AccountId, record: NumberRecord, task: jobs.KeyTask
+) -> tuple[bytes, list[Put]]:
+    """The keys that `task` names, made by a worker for the number of `record`: a serialised
+    PreKeyUpload, and the rows of the private halves. Raises `WorkerLost`."""
+    task.scope_key = await keyring.scope_key(record.key_scope)
+    task.account_id = record.key_scope
+    task.sealed_identity = record.sealed_identity
+    made = (await pool.run(pool.lane_of(account), jobs.Job(keys=task))).keys
+    return made.upload, [
+        Put(PRE_KEYS, pre_key_key(record.key_scope, key.kind, key.key_id), key.sealed)
+        for key in made.pre_keys
+    ]
 
 
 class PreKeyStock:
@@ -146,20 +161,13 @@ class PreKeyStock:
         record.next_pre_key_id += one_time
         record.next_kyber_pre_key_id += kyber
         task = jobs.KeyTask(
-            scope_key=await self._keyring.scope_key(record.key_scope),
-            account_id=record.key_scope,
-            sealed_identity=record.sealed_identity,
             one_time_key_ids=range(first, first + one_time),
             one_time_kyber_key_ids=range(first_kyber, first_kyber + kyber),
         )
-        answer = await self._pool.run(self._pool.lane_of(account), jobs.Job(keys=task))
-        writes = [
-            Put(PRE_KEYS, pre_key_key(record.key_scope, key.kind, key.key_id), key.sealed)
-            for key in answer.keys.pre_keys
-        ]
+        upload, writes = await make_pre_keys(self._pool, self._keyring, account, record, task)
         reserved = Put(NUMBERS, account, record.SerializeToString())
         check = Check(NUMBERS, account, row.version)
         (outcome,) = await self._store.commit([[check, reserved, *writes]])
         if outcome is not None:  # the row was written meanwhile: the ids may be taken
             return await self._make(account, one_time, kyber)
-        return keys_pb2.PreKeyUpload.FromString(answer.keys.upload)
+        return keys_pb2.PreKeyUpload.FromString(upload)

@@ -34,6 +34,7 @@ from letterlockd.gateway.outbox import Outbox
 from letterlockd.gateway.prekeys import PreKeyStock
 from letterlockd.gateway.progress import Progress
 from letterlockd.gateway.repair import Repair
+from letterlockd.gateway.rotation import Rotation, Schedule
 from letterlockd.gateway.rounds import Pool
 from letterlockd.gateway.sending import Sending
 from letterlockd.gateway.settings import GatewaySettings
@@ -86,6 +87,17 @@ class Gateway:
             numbers=numbers,
             counters=counters,
             recount_seconds=settings.recount_seconds,
+        )
+        self.rotation = Rotation(
+            store=store,
+            keyring=keyring,
+            pool=pool,
+            directory=relay,
+            numbers=numbers,
+            clock=clock,
+            counters=counters,
+            schedule=Schedule(settings.pre_key_rotation_ms, settings.pre_key_grace_ms),
+            look_seconds=settings.rotation_look_seconds,
         )
         self.identities = Identities(
             store=store,
@@ -201,6 +213,7 @@ class Gateway:
             self.uplink.run(self),
             self.expiry.run(),
             self.pre_keys.run(),
+            self.rotation.run(),
             self.inbound.run(),
             self.sending.run(),
             self._repair.run(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from letterlockd.sealing.keyring import DAY_MS
+
 __all__ = ["GatewaySettings"]
 
 
@@ -19,6 +21,9 @@ class GatewaySettings:
     `lane_batch`: messages worked by one job. Higher amortises the commit, lower the waiting.
     `expiry_seconds`: how often what is due is looked for.
     `recount_seconds`: how often the relay is asked how many one-time keys are left.
+    `pre_key_rotation_ms`: age at which signed and last-resort pre-keys are replaced.
+    `pre_key_grace_ms`: how long the replaced ones still open first contacts.
+    `rotation_look_seconds`: how often it is looked which pre-keys are due.
     """
 
     max_in_hand: int = 8_192
@@ -28,3 +33,6 @@ class GatewaySettings:
     lane_batch: int = 256
     expiry_seconds: float = 5.0
     recount_seconds: float = 86_400.0
+    pre_key_rotation_ms: int = 7 * DAY_MS
+    pre_key_grace_ms: int = 30 * DAY_MS
+    rotation_look_seconds: float = 600.0

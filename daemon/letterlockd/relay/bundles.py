@@ -100,6 +100,7 @@ class Bundles:
             return True
         commit: list[Change] = [Check(PRE_KEYS, key, version) for key, version, _ in chosen]
         commit += [Delete(PRE_KEYS, key) for key, _, _ in chosen]
+        failpoints.hit("relay.bundle.before_commit")
         (conflict,) = await self._store.commit([commit])
         failpoints.hit("relay.bundle.after_commit")
         return conflict is None

@@ -5,8 +5,10 @@ What the gateway's core keeps at rest: business numbers, sent messages, the outb
 and no phone number in clear.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from letterlock.v1 import messaging_pb2 as _messaging_pb2
 import builtins as _builtins
 import sys
@@ -34,6 +36,7 @@ class NumberRecord(_message.Message):
     NEXT_KYBER_PRE_KEY_ID_FIELD_NUMBER: _builtins.int
     UPLOAD_FIELD_NUMBER: _builtins.int
     KEY_SCOPE_FIELD_NUMBER: _builtins.int
+    REUSABLE_PRE_KEYS_FIELD_NUMBER: _builtins.int
     account_id: _builtins.bytes
     """The account at the relay, 16 bytes; empty while the registration is not finished."""
     business_id: _builtins.bytes
@@ -49,13 +52,20 @@ class NumberRecord(_message.Message):
     next_kyber_pre_key_id: _builtins.int
     """The next id for a Kyber pre-key of either kind."""
     upload: _builtins.bytes
-    """Only while the registration is not finished: the first pre-keys to publish, a serialised
-    letterlock.relay.v1.PreKeyUpload.
+    """Pre-keys that are durable and not known to be in the directory, a serialised
+    letterlock.relay.v1.PreKeyUpload: the first ones until the registration is finished, later those
+    of a rotation.
     """
     key_scope: _builtins.bytes
     """Names the number's scope key and the owner of its sealed identity and pre-keys, 16 random bytes:
     the keys are older than the account.
     """
+    @_builtins.property
+    def reusable_pre_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReusablePreKeys]:
+        """The signed and last-resort pre-keys whose private halves exist, oldest first. The last ones are in
+        the directory or, with `upload`, on their way there. Empty: those with id 1, of an age not yet set.
+        """
+
     def __init__(
         self,
         *,
@@ -68,14 +78,47 @@ class NumberRecord(_message.Message):
         next_kyber_pre_key_id: _builtins.int = ...,
         upload: _builtins.bytes = ...,
         key_scope: _builtins.bytes = ...,
+        reusable_pre_keys: _abc.Iterable[Global___ReusablePreKeys] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "business_id", b"business_id", "identity_key", b"identity_key", "key_scope", b"key_scope", "next_kyber_pre_key_id", b"next_kyber_pre_key_id", "next_pre_key_id", b"next_pre_key_id", "registration_id", b"registration_id", "sealed_identity", b"sealed_identity", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "business_id", b"business_id", "identity_key", b"identity_key", "key_scope", b"key_scope", "next_kyber_pre_key_id", b"next_kyber_pre_key_id", "next_pre_key_id", b"next_pre_key_id", "registration_id", b"registration_id", "reusable_pre_keys", b"reusable_pre_keys", "sealed_identity", b"sealed_identity", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NumberRecord: _TypeAlias = NumberRecord  # noqa: Y015
+
+@_typing.final
+class ReusablePreKeys(_message.Message):
+    """A signed pre-key and the last-resort Kyber pre-key that was made with it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNED_KEY_ID_FIELD_NUMBER: _builtins.int
+    LAST_RESORT_KEY_ID_FIELD_NUMBER: _builtins.int
+    PUBLISH_MS_FIELD_NUMBER: _builtins.int
+    signed_key_id: _builtins.int
+    """Key id of the signed pre-key. Ids ascend and are never used twice."""
+    last_resort_key_id: _builtins.int
+    """Key id of the last-resort Kyber pre-key."""
+    publish_ms: _builtins.int
+    """Milliseconds since 1970: known to be in the directory; 0: not yet. The grace of the keys before
+    begins then.
+    """
+    def __init__(
+        self,
+        *,
+        signed_key_id: _builtins.int = ...,
+        last_resort_key_id: _builtins.int = ...,
+        publish_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_resort_key_id", b"last_resort_key_id", "publish_ms", b"publish_ms", "signed_key_id", b"signed_key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReusablePreKeys: _TypeAlias = ReusablePreKeys  # noqa: Y015
 
 @_typing.final
 class MessageRecord(_message.Message):
