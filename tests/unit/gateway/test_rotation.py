@@ -15,7 +15,7 @@ from letterlockd import failpoints
 from letterlockd.gateway import prekeys
 from letterlockd.gateway.room import Gateway
 from letterlockd.gateway.rotation import Schedule
-from letterlockd.gateway.tables import NUMBERS, PRE_KEYS
+from letterlockd.gateway.tables import CONVERSATIONS, NUMBERS, PRE_KEYS, SEEN
 from letterlockd.model.ids import AccountId, new_account_id
 from letterlockd.records.v1 import jobs_pb2 as jobs
 from letterlockd.records.v1.gateway_pb2 import NumberRecord
@@ -23,6 +23,7 @@ from letterlockd.sealing.keyring import DAY_MS
 
 from tests.harness.clock import FakeClock, settle
 from tests.harness.gateway import Business, GatewayStore, World, gateway_store, running_world
+from tests.unit.gateway.test_incoming import Tap, forget, until
 
 USER = "+4915112345678"
 WEEK, GRACE = Schedule(7 * DAY_MS, 30 * DAY_MS).rotation_ms, 30 * DAY_MS
@@ -191,6 +192,29 @@ async def test_a_bundle_from_before_opens_within_the_grace_and_is_told_after_it(
         events = await business.events(lambda seen: any(e.HasField("undecryptable") for e in seen))
         assert sum(event.HasField("inbound") for event in events) == 1
         assert gateway.counters.undecryptable == 1
+
+
+@pytest.mark.usefixtures("_no_stock")
+async def test_a_replay_is_known_as_long_as_a_replaced_last_resort_key_lives(
+    world: World, clock: FakeClock
+) -> None:
+    store = gateway_store()
+    async with world.gateway(store) as gateway:
+        business = await world.business(gateway)
+        tap = Tap(gateway)
+        await (await world.device(USER)).send_text(business.sender.phone_number, "once")
+        await business.inbound(1)
+        await until_replaced(gateway, clock)
+        await clock.advance(29 * DAY_MS)
+        await gateway.rotation.look_at_all()
+        await forget(store, CONVERSATIONS)
+        while (await store.sweep(clock.now_ms(), limit=1_000)).more:
+            pass
+        assert await store.count(SEEN) == 0
+        tap.again()
+        await until(lambda: gateway.counters.duplicates == 1)
+        await gateway.lanes.idle()
+        assert len((await gateway.inbox.read(business.sender.account_id, 0, limit=9)).waiting) <= 1
 
 
 @pytest.mark.parametrize("at", ["before_commit", "after_commit", "after_upload"])
