@@ -5,6 +5,12 @@ the whole public surface; everything else may change.
 """
 
 from .address import Address, service_id
+from .decryption_error import (
+    DecryptionError,
+    decryption_error_of,
+    plaintext_content,
+    read_plaintext_content,
+)
 from .errors import (
     BadKEMCiphertextLength,
     BadKEMKeyLength,
@@ -69,6 +75,7 @@ __all__ = [
     "CiphertextMessageTooShort",
     "CorruptRecord",
     "Decrypted",
+    "DecryptionError",
     "DuplicatedMessage",
     "EncodingError",
     "FingerprintError",
@@ -106,12 +113,15 @@ __all__ = [
     "UntrustedIdentity",
     "UsedPreKeys",
     "decrypt",
+    "decryption_error_of",
     "encrypt",
     "generate_kyber_pre_key",
     "generate_pre_key",
     "generate_signed_pre_key",
     "needed_pre_keys",
+    "plaintext_content",
     "process_bundle",
+    "read_plaintext_content",
     "safety_number",
     "service_id",
     "sign",

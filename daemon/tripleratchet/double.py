@@ -33,7 +33,8 @@ _SENDING_KEY = slice(101, 133)
 _CHAIN = struct.Struct(">33s32sI")
 _CHAIN_KEY, _COUNTER = slice(33, 65), slice(65, 69)
 CHAIN_SIZE = _CHAIN.size
-"""An encoded receiving chain without its skipped seeds."""
+"""An encoded receiving chain without its skipped seeds; in it, the peer's ratchet key:"""
+RATCHET_KEY = slice(0, 33)
 SKIPPED_SIZE = 36
 """A skipped seed at rest: its counter, big-endian (4 bytes), and the seed (32)."""
 _SEED, _NEXT = b"\x01", b"\x02"

@@ -16,7 +16,14 @@ import struct
 from dataclasses import dataclass
 
 from . import migration, post_quantum
-from .double import CHAIN_SIZE, CORE_SIZE, SKIPPED_SIZE, Ratchet
+from .double import (
+    CHAIN_SIZE,
+    CORE_SIZE,
+    RATCHET_KEY,
+    SENDING_PUBLIC,
+    SKIPPED_SIZE,
+    Ratchet,
+)
 from .errors import CorruptRecord
 from .limits import MAX_ARCHIVED_SESSIONS, MAX_RECEIVING_CHAINS, MAX_SKIPPED_SEEDS
 from .session import BASE, PARTIES_SIZE, REMOTE, Parties, Pending, Session
@@ -91,6 +98,22 @@ class SessionRecord:
     def is_post_quantum(self) -> bool:
         """Whether messages of the current session go through the post-quantum ratchet."""
         return self.current is not None and self.current.post_quantum is not post_quantum.DECLINED
+
+    def sends_under(self, ratchet_key: bytes) -> bool:
+        """Whether the current session sends under this ratchet key of ours. If the peer cannot
+        decrypt that, archive()."""
+        current = self.current
+        return current is not None and current.ratchet.core[SENDING_PUBLIC] == ratchet_key
+
+    def receives_under(self, ratchet_key: bytes) -> bool:
+        """Whether the newest chain that the current session receives on is under this ratchet key
+        of the peer."""
+        current = self.current
+        return (
+            current is not None
+            and bool(current.ratchet.receiving)
+            and current.ratchet.receiving[-1][RATCHET_KEY] == ratchet_key
+        )
 
     def archive(self) -> SessionRecord:
         """Put the current session away: sending needs a new one, receiving still works."""

@@ -17,8 +17,10 @@ _MAX_GROUP_DEPTH = 100
 _UINT32 = 0xFFFF_FFFF
 
 
-def read_fields(data: bytes, known: Mapping[int, int]) -> dict[int, int | bytes]:
-    """The last value of each known field (number → wire type, VARINT as uint32 or BYTES).
+def read_fields(
+    data: bytes, known: Mapping[int, int], largest: int = _UINT32
+) -> dict[int, int | bytes]:
+    """The last value of each known field (number → wire type, VARINT cut to `largest`, or BYTES).
 
     Unknown fields are skipped. Raises InvalidProtobufEncoding for anything malformed.
     """
@@ -47,7 +49,7 @@ def read_fields(data: bytes, known: Mapping[int, int]) -> dict[int, int | bytes]
                     raise InvalidProtobufEncoding("truncated")
                 fields[number] = data[start:at]
             else:
-                fields[number] = value & _UINT32
+                fields[number] = value & largest
     return fields
 
 

@@ -33,6 +33,7 @@ from letterlockd.relay.submissions import (
     answer,
     expiry_ms,
     invalid_answer,
+    is_healing,
     judge,
     shape_fault,
     wanted_expiry_ms,
@@ -136,11 +137,13 @@ class Intake:
             expires = Timestamp()
             expires.FromMilliseconds(expires_ms)
         message_id, envelopes = submission.message_id, submission.envelopes
+        resend = submission.resend if submission.HasField("resend") else None
         shared = len(envelopes) > 1
         stored = not submission.ephemeral
         debt = None
         if submission.receipt_wanted and stored:
-            debt = Debt(sender.mailbox, message_id, sender.account_id, recipient.account_id, shared)
+            named = message_id if resend is None else resend.message_id
+            debt = Debt(sender.mailbox, named, sender.account_id, recipient.account_id, shared)
         commit: list[Change] = []
         if stored:
             state = SubmittedMessage(copies=len(envelopes)).SerializeToString() if shared else b""
@@ -163,6 +166,7 @@ class Intake:
                 accepted=accepted,
                 expires=expires,
                 sender_number=sender.number if recipient.is_business else "",
+                resend=resend,
             )
             size = 0
             if stored:
@@ -171,7 +175,9 @@ class Intake:
                 commit.append(Put(MAILBOXES, item_key(mailbox, item_id), row, expires_ms))
             items.append(Outgoing(mailbox, item_id, delivery, size, debt))
             total += len(envelope.body)
-        counted = () if not stored else _counted(sender, recipient, total)
+        # Nobody pays for mending a session.
+        counts = stored and not is_healing(submission)
+        counted = _counted(sender, recipient, total) if counts else ()
         return Staged(connection, submission, sender, commit, items, counted, total)
 
     async def _accounts_of(self, caller: Caller, submissions: Sequence[Submission]) -> _Accounts:

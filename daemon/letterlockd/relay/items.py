@@ -19,6 +19,7 @@ from letterlock.relay.v1.mailbox_pb2 import (
     Item,
     Receipt,
     Receipts,
+    Resend,
 )
 
 from letterlockd.model.varint import varint
@@ -67,6 +68,7 @@ def envelope_item(
     accepted: Timestamp,
     expires: Timestamp,
     sender_number: str,
+    resend: Resend | None = None,
 ) -> tuple[bytes, bytes]:
     """One envelope as the bytes to store, and to deliver now: only the latter have the number,
     which never stands on disk in clear (I5)."""
@@ -83,6 +85,8 @@ def envelope_item(
     said.body = envelope.body
     said.accept_time.MergeFrom(accepted)
     said.expire_time.MergeFrom(expires)
+    if resend is not None:
+        said.resend.MergeFrom(resend)
     stored = made.SerializeToString()
     if not sender_number:
         return stored, stored

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from letterlock.relay.v1.mailbox_pb2 import ConnectRequest, Open, Submissions
+from letterlock.relay.v1.mailbox_pb2 import Acks, ConnectRequest, Open, Submissions
 
 from letterlockd.clock import Clock
 from letterlockd.errors import BusyError, CallerError, InvalidField, Unauthenticated
@@ -101,7 +101,7 @@ class Mailboxes:
         if kind == "submissions":
             await self._submit(caller, connection, frame.submissions)
         elif kind == "acks":
-            await self._acknowledge(connection, frame.acks.item_ids)
+            await self._acknowledge(connection, frame.acks)
         else:
             raise _unexpected("only submissions and acks may follow `open`")
 
@@ -122,7 +122,8 @@ class Mailboxes:
         await connection.answers_below(self._settings.max_unanswered)
         await self._intake.submit(connection, caller, frame.submissions)
 
-    async def _acknowledge(self, connection: Connection, item_ids: Sequence[int]) -> None:
+    async def _acknowledge(self, connection: Connection, acks: Acks) -> None:
+        item_ids = [*acks.item_ids, *acks.failed_item_ids]
         if not 1 <= len(item_ids) <= MAX_ACKS:
             raise InvalidField("acks.item_ids", f"1 to {MAX_ACKS}")
         await self._journal.room()
@@ -137,7 +138,10 @@ class Mailboxes:
         def done() -> None:
             self._acknowledged(connection, out)
 
-        self._journal.settle(Acknowledged(connection.mailbox, connection.device_id, stored, done))
+        failed = frozenset(acks.failed_item_ids)
+        self._journal.settle(
+            Acknowledged(connection.mailbox, connection.device_id, stored, done, failed)
+        )
 
     def _acknowledged(
         self, connection: Connection, out: Sequence[tuple[int, Unacknowledged]]

@@ -31,13 +31,19 @@ _MAX_RECEIPTS = 1_000
 Kind: TypeAlias = "Receipt.Kind.ValueType"
 
 
+_FAILED: Kind = Receipt.KIND_UNSPECIFIED
+"""Taken, but not decrypted: no receipt, its sender hears of it from the device."""
+
+
 class Acknowledged(NamedTuple):
-    """Items that a stream is done with: (item id, debt). `done` is called once it is durable."""
+    """Items that a stream is done with: (item id, debt). Those in `failed` could not be decrypted
+    there. `done` is called once it is durable."""
 
     mailbox: int
     device_id: int
     items: Sequence[tuple[int, Debt | None]]
     done: Callable[[], None]
+    failed: frozenset[int] = frozenset()
 
     @property
     def row_count(self) -> int:
@@ -169,15 +175,18 @@ def _acknowledge(one: Acknowledged, batch: Batch, events: list[_Event]) -> None:
     mailbox, device_id = one.mailbox, one.device_id
     for item_id, debt in one.items:
         batch.changes.append(Delete(MAILBOXES, item_key(mailbox, item_id)))
-        if debt is not None:
+        if debt is not None and item_id not in one.failed:
             events.append(_Event(Receipt.KIND_DELIVERED, device_id, debt))
+        elif debt is not None and debt.shared:
+            events.append(_Event(_FAILED, device_id, debt))
 
 
 def _settles(state: SubmittedMessage, kind: Kind) -> bool:
     if state.settled:
         return False
     state.copies = max(0, state.copies - 1)
-    state.settled = kind != Receipt.KIND_GONE or not state.copies
+    if kind != _FAILED:
+        state.settled = kind != Receipt.KIND_GONE or not state.copies
     return state.settled
 
 

@@ -16,14 +16,17 @@ from letterlockd.relay.accounts import Account
 from letterlockd.relay.refusals import invalid, refused, unknown_recipient
 from letterlockd.relay.settings import RelaySettings
 
-__all__ = ["MAX_BODY_BYTES", "Sender", "expiry_ms", "judge", "shape_fault"]
+__all__ = ["MAX_BODY_BYTES", "Sender", "expiry_ms", "is_healing", "judge", "shape_fault"]
 
 MAX_BODY_BYTES = 65_536
 """A padded ratchet message with room to spare; a mailbox page of such is a few megabytes."""
 
 _ID_BYTES = 16
-_TYPES = frozenset((2, 3))
+_PLAINTEXT = 8
+_TYPES = frozenset((2, 3, _PLAINTEXT))
 _MAX_DEVICE_ID = 127
+_MAX_ATTEMPT = 3
+"""A message that a device cannot decrypt so often is given up by both ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,30 @@ def shape_fault(submission: Submission, max_devices: int) -> tuple[str, str] | N
             return fault
     if len(envelopes) > 1 and len({envelope.device_id for envelope in envelopes}) < len(envelopes):
         return "envelopes.device_id", "every device once"
+    if is_healing(submission):
+        return _healing_fault(submission)
+    return None
+
+
+def is_healing(submission: Submission) -> bool:
+    """Whether it is between two devices alone: a decryption-error message, or a message sent again
+    because of one."""
+    return submission.HasField("resend") or any(
+        envelope.type == _PLAINTEXT for envelope in submission.envelopes
+    )
+
+
+def _healing_fault(submission: Submission) -> tuple[str, str] | None:
+    if len(submission.envelopes) > 1:
+        return "envelopes", "one, for a resend or of type 8"
+    if not submission.HasField("resend"):
+        return None
+    if submission.envelopes[0].type == _PLAINTEXT:
+        return "envelopes.type", "2 or 3 for a resend"
+    if len(submission.resend.message_id) != _ID_BYTES:
+        return "resend.message_id", f"must be {_ID_BYTES} bytes"
+    if not 1 <= submission.resend.attempt <= _MAX_ATTEMPT:
+        return "resend.attempt", f"1 to {_MAX_ATTEMPT}"
     return None
 
 
@@ -60,7 +87,7 @@ def _envelope_fault(envelope: DeviceEnvelope) -> tuple[str, str] | None:
     if not 1 <= len(envelope.body) <= MAX_BODY_BYTES:
         return "envelopes.body", f"1 to {MAX_BODY_BYTES} bytes"
     if envelope.type not in _TYPES:
-        return "envelopes.type", "2 or 3"
+        return "envelopes.type", "2, 3 or 8"
     if not 1 <= envelope.device_id <= _MAX_DEVICE_ID:
         return "envelopes.device_id", f"1 to {_MAX_DEVICE_ID}"
     return None
@@ -135,13 +162,16 @@ def _device_fault(submission: Submission, recipient: Account) -> SubmissionResul
         if device is not None and device.registration_id == envelope.registration_id:
             return None
     given = {envelope.device_id: envelope.registration_id for envelope in envelopes}
-    missing = [id_ for id_ in devices if id_ not in given]
+    healing = is_healing(submission)
+    missing = [] if healing else [id_ for id_ in devices if id_ not in given]
     extra = [id_ for id_ in given if id_ not in devices]
     stale = [
         id_
         for id_, registration_id in given.items()
         if id_ in devices and devices[id_].registration_id != registration_id
     ]
+    if healing and envelopes[0].type == _PLAINTEXT:
+        stale = []
     if not (missing or extra or stale):
         return None
     result = answer(

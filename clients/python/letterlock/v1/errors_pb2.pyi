@@ -91,6 +91,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A bug on our side. The log of the process knows more under the request id."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 27
     """The time the caller gave for the call was over before the work was done."""
+    ERROR_REASON_UNDECRYPTABLE: _ErrorReason.ValueType  # 30
+    """The user's device could not decrypt the message, nor what was sent again for it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why something was refused. Callers may match on these; they never change their meaning."""
@@ -151,6 +153,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 26
 """A bug on our side. The log of the process knows more under the request id."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 27
 """The time the caller gave for the call was over before the work was done."""
+ERROR_REASON_UNDECRYPTABLE: ErrorReason.ValueType  # 30
+"""The user's device could not decrypt the message, nor what was sent again for it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _RefusalScope:

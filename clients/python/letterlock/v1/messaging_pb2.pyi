@@ -805,7 +805,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def undecryptable(self) -> Global___UndecryptableMessage:
-        """A message of a user could not be decrypted and is lost unless they send it again."""
+        """A message of a user could not be decrypted, or one that could not be has not come again."""
 
     def __init__(
         self,
@@ -840,6 +840,7 @@ class InboundMessage(_message.Message):
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     SENT_TIME_FIELD_NUMBER: _builtins.int
+    RESENT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user's id for this business number."""
     phone_number: _builtins.str
@@ -848,6 +849,10 @@ class InboundMessage(_message.Message):
     """The user's device: 1 to 127."""
     message_id: _builtins.str
     """The message's id, chosen by the user's device: 32 characters of lower-case hex."""
+    resent: _builtins.bool
+    """True when their device sent it again because it could not be decrypted before: this heals an
+    `undecryptable` event of the same message id.
+    """
     @_builtins.property
     def content(self) -> _content_pb2.Content:
         """What they said."""
@@ -865,10 +870,11 @@ class InboundMessage(_message.Message):
         message_id: _builtins.str = ...,
         content: _content_pb2.Content | None = ...,
         sent_time: _timestamp_pb2.Timestamp | None = ...,
+        resent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "sent_time", b"sent_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "device_id", b"device_id", "message_id", b"message_id", "phone_number", b"phone_number", "sent_time", b"sent_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "device_id", b"device_id", "message_id", b"message_id", "phone_number", b"phone_number", "resent", b"resent", "sent_time", b"sent_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -942,25 +948,85 @@ Global___IdentityChange: _TypeAlias = IdentityChange  # noqa: Y015
 
 @_typing.final
 class UndecryptableMessage(_message.Message):
-    """A message that could not be decrypted. It was counted and removed."""
+    """A message that could not be decrypted. It was counted and removed. Where `resend_requested` is set, the
+    message comes as an InboundMessage when the user's device has sent it again; if that does not happen within the
+    business's retention, another event with NOT_RESENT says so.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[UndecryptableMessage._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: UndecryptableMessage._Reason.ValueType  # 0
+        """Not set."""
+        REASON_NO_SESSION: UndecryptableMessage._Reason.ValueType  # 1
+        """There is no session with the device, or none that the message belongs to."""
+        REASON_INVALID: UndecryptableMessage._Reason.ValueType  # 2
+        """No session opens it: damaged, forged, or too far ahead."""
+        REASON_UNKNOWN_PRE_KEY: UndecryptableMessage._Reason.ValueType  # 3
+        """It was encrypted for a pre-key that is used up or replaced."""
+        REASON_UNTRUSTED_IDENTITY: UndecryptableMessage._Reason.ValueType  # 4
+        """It comes from an identity key that is not the user's any more."""
+        REASON_BAD_CONTENT: UndecryptableMessage._Reason.ValueType  # 5
+        """It was decrypted, but is not a message within the limits."""
+        REASON_GATEWAY: UndecryptableMessage._Reason.ValueType  # 6
+        """Something stored at the gateway cannot be read, or the gateway has a bug."""
+        REASON_NOT_RESENT: UndecryptableMessage._Reason.ValueType  # 7
+        """It was asked for again, and has not come."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+        """Why a message could not be decrypted."""
+
+    REASON_UNSPECIFIED: UndecryptableMessage.Reason.ValueType  # 0
+    """Not set."""
+    REASON_NO_SESSION: UndecryptableMessage.Reason.ValueType  # 1
+    """There is no session with the device, or none that the message belongs to."""
+    REASON_INVALID: UndecryptableMessage.Reason.ValueType  # 2
+    """No session opens it: damaged, forged, or too far ahead."""
+    REASON_UNKNOWN_PRE_KEY: UndecryptableMessage.Reason.ValueType  # 3
+    """It was encrypted for a pre-key that is used up or replaced."""
+    REASON_UNTRUSTED_IDENTITY: UndecryptableMessage.Reason.ValueType  # 4
+    """It comes from an identity key that is not the user's any more."""
+    REASON_BAD_CONTENT: UndecryptableMessage.Reason.ValueType  # 5
+    """It was decrypted, but is not a message within the limits."""
+    REASON_GATEWAY: UndecryptableMessage.Reason.ValueType  # 6
+    """Something stored at the gateway cannot be read, or the gateway has a bug."""
+    REASON_NOT_RESENT: UndecryptableMessage.Reason.ValueType  # 7
+    """It was asked for again, and has not come."""
+
     USER_ID_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RESEND_REQUESTED_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user's id for this business number."""
     device_id: _builtins.int
     """The user's device: 1 to 127."""
+    message_id: _builtins.str
+    """The message's id as its envelope has it: 32 characters of lower-case hex. A claim: nothing in the message
+    could be read.
+    """
+    reason: Global___UndecryptableMessage.Reason.ValueType
+    """Why."""
+    resend_requested: _builtins.bool
+    """True: the device was asked to send the message again. False: nothing more is done about it."""
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         device_id: _builtins.int = ...,
+        message_id: _builtins.str = ...,
+        reason: Global___UndecryptableMessage.Reason.ValueType = ...,
+        resend_requested: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "message_id", b"message_id", "reason", b"reason", "resend_requested", b"resend_requested", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -134,6 +134,8 @@ class MessageRecord(_message.Message):
     ACCEPT_MS_FIELD_NUMBER: _builtins.int
     UPDATE_MS_FIELD_NUMBER: _builtins.int
     EXPIRE_MS_FIELD_NUMBER: _builtins.int
+    SEALED_PAYLOAD_FIELD_NUMBER: _builtins.int
+    RESENT_FIELD_NUMBER: _builtins.int
     conversation: _builtins.bytes
     """Conversation: business account || pseudonym, 32 bytes."""
     idempotency_key: _builtins.str
@@ -148,9 +150,17 @@ class MessageRecord(_message.Message):
     """Milliseconds since 1970: status last changed."""
     expire_ms: _builtins.int
     """Milliseconds since 1970: delivery is given up."""
+    sealed_payload: _builtins.bytes
+    """While it is SENT: the padded payload under the day key of `expire_ms`, for a device that cannot
+    decrypt it. Before, it is in the outbox row; afterwards nowhere.
+    """
     @_builtins.property
     def failure(self) -> _messaging_pb2.Failure:
         """Set when status is FAILED or EXPIRED."""
+
+    @_builtins.property
+    def resent(self) -> _containers.RepeatedCompositeFieldContainer[Global___Resent]:
+        """Devices that it was sent again to."""
 
     def __init__(
         self,
@@ -163,14 +173,64 @@ class MessageRecord(_message.Message):
         accept_ms: _builtins.int = ...,
         update_ms: _builtins.int = ...,
         expire_ms: _builtins.int = ...,
+        sealed_payload: _builtins.bytes = ...,
+        resent: _abc.Iterable[Global___Resent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_ms", b"accept_ms", "caller_tag", b"caller_tag", "conversation", b"conversation", "expire_ms", b"expire_ms", "failure", b"failure", "idempotency_key", b"idempotency_key", "status", b"status", "update_ms", b"update_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_ms", b"accept_ms", "caller_tag", b"caller_tag", "conversation", b"conversation", "expire_ms", b"expire_ms", "failure", b"failure", "idempotency_key", b"idempotency_key", "resent", b"resent", "sealed_payload", b"sealed_payload", "status", b"status", "update_ms", b"update_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MessageRecord: _TypeAlias = MessageRecord  # noqa: Y015
+
+@_typing.final
+class Resent(_message.Message):
+    """A message was sent again to a device that could not decrypt it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.int
+    """1 to 127."""
+    attempts: _builtins.int
+    """How often: 1 to 3."""
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.int = ...,
+        attempts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "device_id", b"device_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resent: _TypeAlias = Resent  # noqa: Y015
+
+@_typing.final
+class AskedRecord(_message.Message):
+    """A message of a user that could not be decrypted and was asked for again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.int
+    """Sending device, 1 to 127."""
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskedRecord: _TypeAlias = AskedRecord  # noqa: Y015
 
 @_typing.final
 class IdempotencyRecord(_message.Message):
@@ -218,6 +278,7 @@ class OutboxRecord(_message.Message):
     SEALED_PAYLOAD_FIELD_NUMBER: _builtins.int
     REPAIRS_FIELD_NUMBER: _builtins.int
     EXPIRE_MS_FIELD_NUMBER: _builtins.int
+    ONLY_DEVICE_FIELD_NUMBER: _builtins.int
     submission: _builtins.bytes
     """Serialised letterlock.relay.v1.Submission."""
     conversation: _builtins.bytes
@@ -232,6 +293,8 @@ class OutboxRecord(_message.Message):
     """How often that has happened."""
     expire_ms: _builtins.int
     """Milliseconds since 1970: delivery is given up."""
+    only_device: _builtins.int
+    """Only this device is to get it; 0: all."""
     def __init__(
         self,
         *,
@@ -241,10 +304,11 @@ class OutboxRecord(_message.Message):
         sealed_payload: _builtins.bytes = ...,
         repairs: _builtins.int = ...,
         expire_ms: _builtins.int = ...,
+        only_device: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "expire_ms", b"expire_ms", "message_id", b"message_id", "repairs", b"repairs", "sealed_payload", b"sealed_payload", "submission", b"submission"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "expire_ms", b"expire_ms", "message_id", b"message_id", "only_device", b"only_device", "repairs", b"repairs", "sealed_payload", b"sealed_payload", "submission", b"submission"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -196,21 +196,33 @@ Global___StoredIdentityChange: _TypeAlias = StoredIdentityChange  # noqa: Y015
 
 @_typing.final
 class StoredUndecryptable(_message.Message):
-    """A message that could not be decrypted."""
+    """A message that could not be decrypted, or that was asked for again and has not come."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RESEND_REQUESTED_FIELD_NUMBER: _builtins.int
     device_id: _builtins.int
     """Sending device, 1 to 127."""
+    message_id: _builtins.bytes
+    """The message as its envelope names it, 16 bytes."""
+    reason: _messaging_pb2.UndecryptableMessage.Reason.ValueType
+    """Why."""
+    resend_requested: _builtins.bool
+    """The device was asked to send it again."""
     def __init__(
         self,
         *,
         device_id: _builtins.int = ...,
+        message_id: _builtins.bytes = ...,
+        reason: _messaging_pb2.UndecryptableMessage.Reason.ValueType = ...,
+        resend_requested: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "message_id", b"message_id", "reason", b"reason", "resend_requested", b"resend_requested"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -190,6 +190,7 @@ class Step(_message.Message):
     ENCRYPT_FIELD_NUMBER: _builtins.int
     DECRYPT_FIELD_NUMBER: _builtins.int
     DROP_DEVICES_FIELD_NUMBER: _builtins.int
+    RENEW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def establish(self) -> Global___Establish:
         """Open sessions with devices."""
@@ -206,6 +207,10 @@ class Step(_message.Message):
     def drop_devices(self) -> Global___DropDevices:
         """Forget devices."""
 
+    @_builtins.property
+    def renew(self) -> Global___Renew:
+        """A device could not decrypt what we sent."""
+
     def __init__(
         self,
         *,
@@ -213,12 +218,13 @@ class Step(_message.Message):
         encrypt: Global___Encrypt | None = ...,
         decrypt: Global___Decrypt | None = ...,
         drop_devices: Global___DropDevices | None = ...,
+        renew: Global___Renew | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decrypt", b"decrypt", "drop_devices", b"drop_devices", "encrypt", b"encrypt", "establish", b"establish", "kind", b"kind"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decrypt", b"decrypt", "drop_devices", b"drop_devices", "encrypt", b"encrypt", "establish", b"establish", "kind", b"kind", "renew", b"renew"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decrypt", b"decrypt", "drop_devices", b"drop_devices", "encrypt", b"encrypt", "establish", b"establish", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decrypt", b"decrypt", "drop_devices", b"drop_devices", "encrypt", b"encrypt", "establish", b"establish", "kind", b"kind", "renew", b"renew"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["establish", "encrypt", "decrypt", "drop_devices"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["establish", "encrypt", "decrypt", "drop_devices", "renew"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -233,12 +239,15 @@ class Establish(_message.Message):
     IDENTITY_KEY_FIELD_NUMBER: _builtins.int
     BUNDLES_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    SAME_IDENTITY_FIELD_NUMBER: _builtins.int
     identity_key: _builtins.bytes
     """Public identity key of the account, 33 bytes. When it differs from the known one, the devices
     without a bundle here are forgotten: their sessions are another person's, or another phone's.
     """
     complete: _builtins.bool
     """When true, devices that have no bundle here are forgotten."""
+    same_identity: _builtins.bool
+    """When true, an identity key that differs from the known one is refused ("UntrustedIdentity")."""
     @_builtins.property
     def bundles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Serialised letterlock.relay.v1.DeviceBundle messages, at least one: their signatures prove the key."""
@@ -249,10 +258,11 @@ class Establish(_message.Message):
         identity_key: _builtins.bytes = ...,
         bundles: _abc.Iterable[_builtins.bytes] | None = ...,
         complete: _builtins.bool = ...,
+        same_identity: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundles", b"bundles", "complete", b"complete", "identity_key", b"identity_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundles", b"bundles", "complete", b"complete", "identity_key", b"identity_key", "same_identity", b"same_identity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -267,6 +277,7 @@ class Encrypt(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     SEALED_PAYLOAD_FIELD_NUMBER: _builtins.int
     CONTENT_CONTEXT_FIELD_NUMBER: _builtins.int
+    ONLY_DEVICE_FIELD_NUMBER: _builtins.int
     payload: _builtins.bytes
     """Serialised letterlock.content.v1.Payload, padded."""
     sealed_payload: _builtins.bytes
@@ -277,16 +288,19 @@ class Encrypt(_message.Message):
     """Context of the sealed payload: conversation (32 bytes) || message id (16). With `payload`: set it
     when the answer shall bring the payload sealed.
     """
+    only_device: _builtins.int
+    """Only for this device; 0: for all."""
     def __init__(
         self,
         *,
         payload: _builtins.bytes = ...,
         sealed_payload: _builtins.bytes = ...,
         content_context: _builtins.bytes = ...,
+        only_device: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "sealed_payload", b"sealed_payload", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_context", b"content_context", "payload", b"payload", "sealed_payload", b"sealed_payload", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_context", b"content_context", "only_device", b"only_device", "payload", b"payload", "sealed_payload", b"sealed_payload", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["payload", "sealed_payload"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -305,6 +319,7 @@ class Decrypt(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     PRE_KEYS_FIELD_NUMBER: _builtins.int
     CONTENT_CONTEXT_FIELD_NUMBER: _builtins.int
+    MAY_ARCHIVE_FIELD_NUMBER: _builtins.int
     device_id: _builtins.int
     """Sending device, 1 to 127."""
     type: _builtins.int
@@ -313,6 +328,10 @@ class Decrypt(_message.Message):
     """The ciphertext."""
     content_context: _builtins.bytes
     """Context to seal the content under: conversation (32 bytes) || message id of the envelope (16)."""
+    may_archive: _builtins.bool
+    """When the message cannot be decrypted: the current session is archived if the message came on its
+    newest chain.
+    """
     @_builtins.property
     def pre_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedPreKey]:
         """Private pre-keys that an earlier answer asked for. One that does not exist (any more) is given with
@@ -327,10 +346,11 @@ class Decrypt(_message.Message):
         body: _builtins.bytes = ...,
         pre_keys: _abc.Iterable[Global___SealedPreKey] | None = ...,
         content_context: _builtins.bytes = ...,
+        may_archive: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_context", b"content_context", "device_id", b"device_id", "pre_keys", b"pre_keys", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content_context", b"content_context", "device_id", b"device_id", "may_archive", b"may_archive", "pre_keys", b"pre_keys", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -359,6 +379,34 @@ class DropDevices(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DropDevices: _TypeAlias = DropDevices  # noqa: Y015
+
+@_typing.final
+class Renew(_message.Message):
+    """Archive the current session with a device that cannot decrypt it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    DECRYPTION_ERROR_FIELD_NUMBER: _builtins.int
+    device_id: _builtins.int
+    """1 to 127."""
+    decryption_error: _builtins.bytes
+    """The device's DecryptionErrorMessage, serialised. Archived is only a session that still sends
+    under the ratchet key in it; with none in it, nothing is.
+    """
+    def __init__(
+        self,
+        *,
+        device_id: _builtins.int = ...,
+        decryption_error: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decryption_error", b"decryption_error", "device_id", b"device_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Renew: _TypeAlias = Renew  # noqa: Y015
 
 @_typing.final
 class SealedPreKey(_message.Message):
@@ -559,6 +607,7 @@ class StepResult(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     PRE_KEYS_NEEDED_FIELD_NUMBER: _builtins.int
     DEVICES_DROPPED_FIELD_NUMBER: _builtins.int
+    RENEWED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def established(self) -> Global___Established:
         """Sessions were opened."""
@@ -583,6 +632,10 @@ class StepResult(_message.Message):
     def devices_dropped(self) -> Global___DevicesDropped:
         """Devices were forgotten."""
 
+    @_builtins.property
+    def renewed(self) -> Global___Renewed:
+        """A session was archived, or need not be."""
+
     def __init__(
         self,
         *,
@@ -592,12 +645,13 @@ class StepResult(_message.Message):
         failure: Global___StepFailure | None = ...,
         pre_keys_needed: Global___PreKeysNeeded | None = ...,
         devices_dropped: Global___DevicesDropped | None = ...,
+        renewed: Global___Renewed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decrypted", b"decrypted", "devices_dropped", b"devices_dropped", "encrypted", b"encrypted", "established", b"established", "failure", b"failure", "outcome", b"outcome", "pre_keys_needed", b"pre_keys_needed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decrypted", b"decrypted", "devices_dropped", b"devices_dropped", "encrypted", b"encrypted", "established", b"established", "failure", b"failure", "outcome", b"outcome", "pre_keys_needed", b"pre_keys_needed", "renewed", b"renewed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decrypted", b"decrypted", "devices_dropped", b"devices_dropped", "encrypted", b"encrypted", "established", b"established", "failure", b"failure", "outcome", b"outcome", "pre_keys_needed", b"pre_keys_needed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decrypted", b"decrypted", "devices_dropped", b"devices_dropped", "encrypted", b"encrypted", "established", b"established", "failure", b"failure", "outcome", b"outcome", "pre_keys_needed", b"pre_keys_needed", "renewed", b"renewed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["established", "encrypted", "decrypted", "failure", "pre_keys_needed", "devices_dropped"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["established", "encrypted", "decrypted", "failure", "pre_keys_needed", "devices_dropped", "renewed"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
@@ -728,6 +782,8 @@ class StepFailure(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     OPENED_FIELD_NUMBER: _builtins.int
+    DECRYPTION_ERROR_FIELD_NUMBER: _builtins.int
+    ARCHIVED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The class name of the ratchet's verdict (facts of the session protocol, "what bad input yields":
     "DuplicatedMessage", "InvalidMessage", "SessionNotFound", "SignatureValidationFailed", …), or
@@ -740,6 +796,12 @@ class StepFailure(_message.Message):
     """
     device_id: _builtins.int
     """The device at fault, where there is one."""
+    decryption_error: _builtins.bytes
+    """Set when a decrypt step failed for a reason that sending again may mend: a DecryptionErrorMessage
+    for the device, serialised.
+    """
+    archived: _builtins.bool
+    """The current session with the device was archived (`Decrypt.may_archive`)."""
     @_builtins.property
     def opened(self) -> Global___Decrypted:
         """Set for "BadPayload": the message was genuine and its key is used, so the state moved on. What a
@@ -752,10 +814,12 @@ class StepFailure(_message.Message):
         name: _builtins.str = ...,
         device_id: _builtins.int = ...,
         opened: Global___Decrypted | None = ...,
+        decryption_error: _builtins.bytes = ...,
+        archived: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["opened", b"opened"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "name", b"name", "opened", b"opened"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived", b"archived", "decryption_error", b"decryption_error", "device_id", b"device_id", "name", b"name", "opened", b"opened"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -801,3 +865,25 @@ class DevicesDropped(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DevicesDropped: _TypeAlias = DevicesDropped  # noqa: Y015
+
+@_typing.final
+class Renewed(_message.Message):
+    """The session with a device was looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHIVED_FIELD_NUMBER: _builtins.int
+    archived: _builtins.bool
+    """It was archived: there is none to send with now."""
+    def __init__(
+        self,
+        *,
+        archived: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived", b"archived"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Renewed: _TypeAlias = Renewed  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letterlock/content/v1/content.proto\x12\x15letterlock.content.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x01\n\x07Payload\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12-\n\tsent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x1e.letterlock.content.v1.Content\x12\x0f\n\x07padding\x18\x0f \x01(\x0c\"\x8f\x02\n\x07\x43ontent\x12+\n\x04text\x18\x01 \x01(\x0b\x32\x1b.letterlock.content.v1.TextH\x00\x12:\n\x0cread_receipt\x18\x02 \x01(\x0b\x32\".letterlock.content.v1.ReadReceiptH\x00\x12\x33\n\x08reaction\x18\x03 \x01(\x0b\x32\x1f.letterlock.content.v1.ReactionH\x00\x12/\n\x06typing\x18\x04 \x01(\x0b\x32\x1d.letterlock.content.v1.TypingH\x00\x12-\n\x05media\x18\x05 \x01(\x0b\x32\x1c.letterlock.content.v1.MediaH\x00\x42\x06\n\x04kind\"\x14\n\x04Text\x12\x0c\n\x04\x62ody\x18\x01 \x01(\t\"\"\n\x0bReadReceipt\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\x0c\">\n\x08Reaction\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65moji\x18\x02 \x01(\t\x12\x0f\n\x07removed\x18\x03 \x01(\x08\"\x19\n\x06Typing\x12\x0f\n\x07started\x18\x01 \x01(\x08\"]\n\x05Media\x12\x0f\n\x07locator\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x12\n\nmedia_type\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#letterlock/content/v1/content.proto\x12\x15letterlock.content.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x01\n\x07Payload\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12-\n\tsent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x1e.letterlock.content.v1.Content\x12\x0f\n\x07padding\x18\x0f \x01(\x0c\"\x8f\x02\n\x07\x43ontent\x12+\n\x04text\x18\x01 \x01(\x0b\x32\x1b.letterlock.content.v1.TextH\x00\x12:\n\x0cread_receipt\x18\x02 \x01(\x0b\x32\".letterlock.content.v1.ReadReceiptH\x00\x12\x33\n\x08reaction\x18\x03 \x01(\x0b\x32\x1f.letterlock.content.v1.ReactionH\x00\x12/\n\x06typing\x18\x04 \x01(\x0b\x32\x1d.letterlock.content.v1.TypingH\x00\x12-\n\x05media\x18\x05 \x01(\x0b\x32\x1c.letterlock.content.v1.MediaH\x00\x42\x06\n\x04kind\"L\n\x0bUnencrypted\x12\x18\n\x10\x64\x65\x63ryption_error\x18\x08 \x01(\x0c\x12\x12\n\nmessage_id\x18\x64 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x65 \x01(\r\"\x14\n\x04Text\x12\x0c\n\x04\x62ody\x18\x01 \x01(\t\"\"\n\x0bReadReceipt\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\x0c\">\n\x08Reaction\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\r\n\x05\x65moji\x18\x02 \x01(\t\x12\x0f\n\x07removed\x18\x03 \x01(\x08\"\x19\n\x06Typing\x12\x0f\n\x07started\x18\x01 \x01(\x08\"]\n\x05Media\x12\x0f\n\x07locator\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x12\n\nmedia_type\x18\x05 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,14 +36,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PAYLOAD']._serialized_end=238
   _globals['_CONTENT']._serialized_start=241
   _globals['_CONTENT']._serialized_end=512
-  _globals['_TEXT']._serialized_start=514
-  _globals['_TEXT']._serialized_end=534
-  _globals['_READRECEIPT']._serialized_start=536
-  _globals['_READRECEIPT']._serialized_end=570
-  _globals['_REACTION']._serialized_start=572
-  _globals['_REACTION']._serialized_end=634
-  _globals['_TYPING']._serialized_start=636
-  _globals['_TYPING']._serialized_end=661
-  _globals['_MEDIA']._serialized_start=663
-  _globals['_MEDIA']._serialized_end=756
+  _globals['_UNENCRYPTED']._serialized_start=514
+  _globals['_UNENCRYPTED']._serialized_end=590
+  _globals['_TEXT']._serialized_start=592
+  _globals['_TEXT']._serialized_end=612
+  _globals['_READRECEIPT']._serialized_start=614
+  _globals['_READRECEIPT']._serialized_end=648
+  _globals['_REACTION']._serialized_start=650
+  _globals['_REACTION']._serialized_end=712
+  _globals['_TYPING']._serialized_start=714
+  _globals['_TYPING']._serialized_end=739
+  _globals['_MEDIA']._serialized_start=741
+  _globals['_MEDIA']._serialized_end=834
 # @@protoc_insertion_point(module_scope)

@@ -119,6 +119,42 @@ class Content(_message.Message):
 Global___Content: _TypeAlias = Content  # noqa: Y015
 
 @_typing.final
+class Unencrypted(_message.Message):
+    """What a device says in an envelope of type 8, which is not encrypted: `c0`, this message, `80`. Nothing
+    proves who wrote it, so it may ask for no more than a session and a message over again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECRYPTION_ERROR_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    decryption_error: _builtins.bytes
+    """A serialised DecryptionErrorMessage of libsignal: which ratchet key the failed message was under.
+    Required.
+    """
+    message_id: _builtins.bytes
+    """The message that could not be decrypted, 16 bytes: `resend.message_id` of its envelope where that
+    is set, else `message_id`. Required.
+    """
+    attempt: _builtins.int
+    """`resend.attempt` of that envelope: 0 to 3."""
+    def __init__(
+        self,
+        *,
+        decryption_error: _builtins.bytes = ...,
+        message_id: _builtins.bytes = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "decryption_error", b"decryption_error", "message_id", b"message_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Unencrypted: _TypeAlias = Unencrypted  # noqa: Y015
+
+@_typing.final
 class Text(_message.Message):
     """Text to read."""
 

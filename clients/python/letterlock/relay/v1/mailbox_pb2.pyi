@@ -119,6 +119,7 @@ class Submission(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     RECEIPT_WANTED_FIELD_NUMBER: _builtins.int
     EPHEMERAL_FIELD_NUMBER: _builtins.int
+    RESEND_FIELD_NUMBER: _builtins.int
     message_id: _builtins.bytes
     """The sender's id of the message, 16 bytes; names the answer and makes a repeat harmless."""
     sender_account_id: _builtins.bytes
@@ -137,6 +138,12 @@ class Submission(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the relay gives up: at most 30 days ahead, and at most the business's retention. Required."""
 
+    @_builtins.property
+    def resend(self) -> Global___Resend:
+        """Set when this is a message sent before, encrypted again because a device could not decrypt it.
+        `message_id` above is then a new one; a receipt names the message.
+        """
+
     def __init__(
         self,
         *,
@@ -147,14 +154,43 @@ class Submission(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         receipt_wanted: _builtins.bool = ...,
         ephemeral: _builtins.bool = ...,
+        resend: Global___Resend | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "resend", b"resend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelopes", b"envelopes", "ephemeral", b"ephemeral", "expire_time", b"expire_time", "message_id", b"message_id", "receipt_wanted", b"receipt_wanted", "recipient_account_id", b"recipient_account_id", "sender_account_id", b"sender_account_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelopes", b"envelopes", "ephemeral", b"ephemeral", "expire_time", b"expire_time", "message_id", b"message_id", "receipt_wanted", b"receipt_wanted", "recipient_account_id", b"recipient_account_id", "resend", b"resend", "sender_account_id", b"sender_account_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Submission: _TypeAlias = Submission  # noqa: Y015
+
+@_typing.final
+class Resend(_message.Message):
+    """Which message is sent again. Such a submission, as one of type 8, has exactly one envelope: other
+    devices of the recipient are not asked for.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.bytes
+    """The message, 16 bytes, as it was named when it was first submitted."""
+    attempt: _builtins.int
+    """How often it was sent again to this device, this time included: 1 to 3."""
+    def __init__(
+        self,
+        *,
+        message_id: _builtins.bytes = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "message_id", b"message_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resend: _TypeAlias = Resend  # noqa: Y015
 
 @_typing.final
 class DeviceEnvelope(_message.Message):
@@ -169,11 +205,15 @@ class DeviceEnvelope(_message.Message):
     device_id: _builtins.int
     """1 to 127."""
     registration_id: _builtins.int
-    """The registration id that the session was made with; another one now: the device is `stale`."""
+    """The registration id that the session was made with; another one now: the device is `stale`. Not
+    looked at for type 8, which belongs to no session.
+    """
     type: _builtins.int
-    """3 pre-key message, 2 ordinary message (libsignal's numbers)."""
+    """3 pre-key message, 2 ordinary message, 8 decryption-error message, which is not encrypted
+    (libsignal's numbers).
+    """
     body: _builtins.bytes
-    """The ciphertext: 1 to 65,536 bytes."""
+    """The ciphertext: 1 to 65,536 bytes. For type 8: `c0`, a letterlock.content.v1.Unencrypted, `80`."""
     def __init__(
         self,
         *,
@@ -197,18 +237,26 @@ class Acks(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEM_IDS_FIELD_NUMBER: _builtins.int
+    FAILED_ITEM_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Item ids of this stream, 1 to 10,000. Unknown ids are ignored."""
+        """Item ids of this stream, with the failed ones 1 to 10,000. Unknown ids are ignored."""
+
+    @_builtins.property
+    def failed_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Envelopes that could not be decrypted, which their sender is told by a decryption-error message.
+        They are forgotten like the others, but do not count as delivered.
+        """
 
     def __init__(
         self,
         *,
         item_ids: _abc.Iterable[_builtins.int] | None = ...,
+        failed_item_ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ids", b"item_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_item_ids", b"failed_item_ids", "item_ids", b"item_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -438,6 +486,7 @@ class Envelope(_message.Message):
     ACCEPT_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     SENDER_PHONE_NUMBER_FIELD_NUMBER: _builtins.int
+    RESEND_FIELD_NUMBER: _builtins.int
     message_id: _builtins.bytes
     """The sender's id of the message, 16 bytes."""
     sender_account_id: _builtins.bytes
@@ -449,9 +498,9 @@ class Envelope(_message.Message):
     recipient_device_id: _builtins.int
     """To which device, 1 to 127."""
     type: _builtins.int
-    """3 pre-key message, 2 ordinary message."""
+    """3 pre-key message, 2 ordinary message, 8 decryption-error message."""
     body: _builtins.bytes
-    """The ciphertext."""
+    """The ciphertext; for type 8 what the sender wrote, which nothing proves."""
     sender_phone_number: _builtins.str
     """The sender's number, E.164: set only towards a gateway, for users who write to its business."""
     @_builtins.property
@@ -461,6 +510,10 @@ class Envelope(_message.Message):
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it dies."""
+
+    @_builtins.property
+    def resend(self) -> Global___Resend:
+        """Set when it is a message sent again; as the sender said."""
 
     def __init__(
         self,
@@ -475,10 +528,11 @@ class Envelope(_message.Message):
         accept_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         sender_phone_number: _builtins.str = ...,
+        resend: Global___Resend | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "expire_time", b"expire_time", "resend", b"resend"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "body", b"body", "expire_time", b"expire_time", "message_id", b"message_id", "recipient_account_id", b"recipient_account_id", "recipient_device_id", b"recipient_device_id", "sender_account_id", b"sender_account_id", "sender_device_id", b"sender_device_id", "sender_phone_number", b"sender_phone_number", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "body", b"body", "expire_time", b"expire_time", "message_id", b"message_id", "recipient_account_id", b"recipient_account_id", "recipient_device_id", b"recipient_device_id", "resend", b"resend", "sender_account_id", b"sender_account_id", "sender_device_id", b"sender_device_id", "sender_phone_number", b"sender_phone_number", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -548,7 +602,7 @@ class Receipt(_message.Message):
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     RECEIPT_TIME_FIELD_NUMBER: _builtins.int
     message_id: _builtins.bytes
-    """The message, as its sender named it."""
+    """The message, as its sender named it when it was first submitted."""
     sender_account_id: _builtins.bytes
     """The account that sent it (a gateway's mailbox serves many)."""
     recipient_account_id: _builtins.bytes
