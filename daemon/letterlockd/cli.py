@@ -22,6 +22,7 @@ from letterlockd.errors import EnvironmentFault
 from letterlockd.exit_codes import of_error
 from letterlockd.layout import Layout, prepare_keys
 from letterlockd.readiness import Ready
+from letterlockd.settings import Settings
 
 __all__ = ["main"]
 
@@ -123,16 +124,18 @@ def init(loaded: Loaded, forwarded: list[str]) -> None:
 @_settings
 def serve(loaded: Loaded, forwarded: list[str]) -> None:
     """Run relay and gateway, each in its own process, until SIGTERM."""
+    from letterlockd.app.passphrases import held_fd
     from letterlockd.supervisor import Plan, supervise
     from letterlockd.telemetry import set_up_logs
 
-    settings = loaded.settings
+    settings = _held(loaded.settings)
     set_up_logs("serve", level=settings.log.level, style=settings.log.format)
     layout = Layout(settings.data_folder)
     prepare_keys(layout)
 
     def command(role: str, ready_fd: int, pinned: Mapping[str, str]) -> list[str]:
         decided = [part for key in pinned for part in ("--set", f"{key}={pinned[key]}")]
+        decided += ["--set", f"keys.passphrase_from={settings.keys.passphrase_from}"]
         role_command = [sys.executable, "-P", "-m", "letterlockd", role, *forwarded, *decided]
         return [*role_command, "--ready-fd", str(ready_fd), "--until-stdin-ends"]
 
@@ -141,6 +144,7 @@ def serve(loaded: Loaded, forwarded: list[str]) -> None:
         max_restarts=settings.serve.max_restarts,
         window_seconds=settings.serve.restart_window_seconds,
         drain_seconds=settings.serve.drain_seconds,
+        inherited=held_fd(settings.keys.passphrase_from),
     )
     tell = functools.partial(_tell, layout)
     sys.exit(asyncio.run(supervise(plan, tell)))
@@ -161,7 +165,9 @@ def gateway(
     """Run the gateway, with the registry, until SIGTERM."""
     from letterlockd.app.gateway import run_gateway
 
-    sys.exit(run_gateway(loaded.settings, ready_fd=ready_fd, until_stdin_ends=until_stdin_ends))
+    sys.exit(
+        run_gateway(_held(loaded.settings), ready_fd=ready_fd, until_stdin_ends=until_stdin_ends)
+    )
 
 
 @main.command()
@@ -173,7 +179,9 @@ def relay(
     """Run the relay until SIGTERM."""
     from letterlockd.app.relay import run_relay
 
-    sys.exit(run_relay(loaded.settings, ready_fd=ready_fd, until_stdin_ends=until_stdin_ends))
+    sys.exit(
+        run_relay(_held(loaded.settings), ready_fd=ready_fd, until_stdin_ends=until_stdin_ends)
+    )
 
 
 @main.command()
@@ -181,6 +189,68 @@ def relay(
 def config(loaded: Loaded, forwarded: list[str]) -> None:
     """Print every setting in force as a settings file, and where each comes from."""
     click.echo(effective_file(loaded))
+
+
+@main.group()
+def keys() -> None:
+    """Look at and rotate the master keys."""
+
+
+@keys.command("status")
+@_settings
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def keys_status(loaded: Loaded, forwarded: list[str], as_json: bool) -> None:
+    """Say how each master key is kept and what is under it; opens no key that is protected."""
+    from letterlockd.app.keys import status
+
+    found = status(loaded.settings)
+    if as_json:
+        click.echo(json.dumps([key.as_json() for key in found], indent=2))
+    for key in () if as_json else found:
+        click.echo("\n".join(key.lines()))
+
+
+@keys.command("rotate")
+@_settings
+@click.option("--wait", default=60.0, help="Seconds that a running daemon gets for it [60].")
+@click.option(
+    "--new-passphrase-from",
+    default="",
+    help="Where the new key's passphrase is, if it is another one; only while no daemon runs.",
+)
+def keys_rotate(
+    loaded: Loaded, forwarded: list[str], wait: float, new_passphrase_from: str
+) -> None:
+    """Replace each master key, and every business's key that seals day keys, and destroy the old
+    ones. A running daemon does it without a stop; otherwise it is done here."""
+    from letterlockd.app.keys import rotate
+
+    settings = _held(loaded.settings)
+    new = _hold(new_passphrase_from, confirm=True) or settings.keys.passphrase_from
+    for line in asyncio.run(rotate(settings, wait_seconds=wait, new_passphrase_from=new)):
+        click.echo(line)
+
+
+def _held(settings: Settings) -> Settings:
+    """Settings whose passphrase can be read again and again, asked for now if need be."""
+    layout = Layout(settings.data_folder)
+    is_first = not any(layout.master_key(role).exists() for role in ("gateway", "relay"))
+    held = _hold(settings.keys.passphrase_from, confirm=is_first)
+    return settings.model_copy(
+        update={"keys": settings.keys.model_copy(update={"passphrase_from": held})}
+    )
+
+
+def _hold(source: str, *, confirm: bool) -> str:
+    from letterlockd.app.passphrases import hold
+
+    def ask() -> str:
+        text: str = click.prompt(
+            "Passphrase of the master key", hide_input=True, confirmation_prompt=confirm, err=True
+        )
+        return text
+
+    return hold(source, ask)
 
 
 def _tell(layout: Layout, relay: Ready, gateway: Ready) -> None:

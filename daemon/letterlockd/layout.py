@@ -56,6 +56,10 @@ class Layout:
         """Keys, tokens and credentials."""
         return self.data / "keys"
 
+    def master_key(self, role: str) -> Path:
+        """The master key of a role ("gateway" or "relay")."""
+        return self.keys / f"{role}.key"
+
     @property
     def operator_token(self) -> Path:
         """The operator's bearer token."""

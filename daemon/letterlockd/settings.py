@@ -165,6 +165,49 @@ class StoreSection(Section):
     )
 
 
+def _passphrase_source(text: str) -> str:
+    if re.fullmatch(r"|prompt|file:/.+|credential:[A-Za-z0-9._-]+|fd:[0-9]{1,6}", text) is None:
+        raise ValueError("must be prompt, file:/<absolute path>, credential:<name> or fd:<number>")
+    return text
+
+
+class KeysSection(Section):
+    """How the master keys below <data>/keys are protected."""
+
+    protection: Literal["file", "passphrase", "command"] = Field(
+        default="file",
+        description=(
+            "How new master keys are kept; `letterlockd keys rotate` makes one. file: in clear, "
+            "for the owner alone; passphrase: under Argon2id; command: by a program of yours."
+        ),
+    )
+    passphrase_from: Annotated[str, AfterValidator(_passphrase_source)] = Field(
+        default="",
+        description=(
+            "Where the passphrase is: prompt, file:/<path>, credential:<name> (systemd) or "
+            "fd:<number>."
+        ),
+    )
+    command: list[str] = Field(
+        default=[],
+        description=(
+            "Program and arguments; gets wrap or unwrap as one more argument, and one line on "
+            "standard input."
+        ),
+    )
+    command_seconds: float = Field(
+        default=30.0, ge=1, le=300, description="How long the program may take, in seconds."
+    )
+
+    @model_validator(mode="after")
+    def _is_set_up(self) -> Self:
+        if self.protection == "passphrase" and not self.passphrase_from:
+            raise ValueError("protection = passphrase needs passphrase_from")
+        if self.protection == "command" and not self.command:
+            raise ValueError("protection = command needs command")
+        return self
+
+
 class LogSection(Section):
     """Logs, on standard error."""
 
@@ -216,6 +259,7 @@ class Settings(BaseSettings):
     tls: TlsSection = TlsSection.model_construct()
     limits: LimitsSection = LimitsSection.model_construct()
     store: StoreSection = StoreSection.model_construct()
+    keys: KeysSection = KeysSection.model_construct()
     log: LogSection = LogSection.model_construct()
     serve: ServeSection = ServeSection.model_construct()
 

@@ -48,14 +48,16 @@ RoleCommand = Callable[[str, int, Mapping[str, str]], Sequence[str]]
 class Plan:
     """What to run and how patiently.
 
-    `command` builds a role's command line. A role that ends more than `max_restarts` times within
-    `window_seconds` is given up. `drain_seconds` is what a role takes to stop at most.
+    `command` builds a role's command line; `inherited` are file descriptors that it gets. A role
+    that ends more than `max_restarts` times within `window_seconds` is given up. `drain_seconds`
+    is what a role takes to stop at most.
     """
 
     command: RoleCommand
     max_restarts: int
     window_seconds: float
     drain_seconds: float
+    inherited: Sequence[int] = ()
 
 
 class _GaveUp(Exception):
@@ -122,7 +124,7 @@ class _Role:
             self._process = await asyncio.create_subprocess_exec(
                 *self._plan.command(self._name, write, self._pinned),
                 stdin=asyncio.subprocess.PIPE,  # never written: its end is our end
-                pass_fds=(write,),
+                pass_fds=(write, *self._plan.inherited),
                 process_group=0,  # Ctrl-C is ours to forward, in order
             )
         finally:

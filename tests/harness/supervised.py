@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,10 @@ class Daemon:
 
 @asynccontextmanager
 async def daemon(
-    folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    folder: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[Daemon]:
     """`letterlockd serve` in `folder`; stopped at the end, by force if the block failed."""
     process = await asyncio.create_subprocess_exec(
@@ -134,6 +137,7 @@ async def daemon(
         env={**os.environ, **(environment or {})},
         stderr=asyncio.subprocess.PIPE,
         limit=1024 * 1024,
+        pass_fds=pass_fds,
     )
     running = Daemon(folder, process)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 from letterlock.v1 import businesses_pb2_grpc, messaging_pb2_grpc
 
-from letterlockd.app.parts import limits_of, open_store, server_identity
+from letterlockd.app.parts import limits_of, open_store, protections_of, server_identity
 from letterlockd.clock import SystemClock
 from letterlockd.files import read_file
 from letterlockd.gateway import expiry, tables
@@ -30,7 +30,7 @@ from letterlockd.rpc.messaging import Messaging
 from letterlockd.rpc.server import RpcServer, Service
 from letterlockd.rpc.tls import TlsFault
 from letterlockd.sealing.keyring import DAY_MS, Keyring
-from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.sealing.rotation import MasterRotation, open_master_keys
 from letterlockd.settings import Settings
 from letterlockd.telemetry import Counters
 from letterlockd.uplink import open_channel
@@ -50,7 +50,8 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     """The gateway, open and not yet listening."""
     layout, clock = Layout(settings.data_folder), SystemClock()
     credential, operator = layout.gateway_credential(), layout.operator_digest()
-    provider = FileKeyProvider(layout.keys / "gateway.key")
+    key_file, protections = layout.master_key("gateway"), protections_of(settings)
+    provider, former = await asyncio.to_thread(open_master_keys, key_file, protections)
     identity = await asyncio.to_thread(server_identity, settings)
     to_relay = functools.partial(
         open_channel,
@@ -59,10 +60,10 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         name=settings.gateway.relay_name,
     )
     books = await open_store(settings, "registry", registry_tables.TABLES, opened)
-    book_keys = await Keyring.open(books, provider, clock)
+    book_keys = await Keyring.open(books, provider, clock, former=former)
     registry = Registry(books, book_keys, clock, operator_digest=operator)
     store = await open_store(settings, "gateway", [*tables.TABLES, INBOX], opened)
-    keyring = await Keyring.open(store, provider, clock)
+    keyring = await Keyring.open(store, provider, clock, former=former)
     inbox = await Inbox.open(store, clock)
     pool = await opened.enter_async_context(WorkerPool(settings.gateway.workers))
     gateway = await opened.enter_async_context(
@@ -87,6 +88,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         clock,
         interval_seconds=settings.store.sweep_seconds,
     )
+    rotation = MasterRotation(key_file, protections, [book_keys, keyring])
     server = RpcServer(
         _services(messaging, BusinessesServicer(registry, gateway.identities)),
         listen=settings.gateway.listen,
@@ -107,7 +109,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         listen=settings.gateway.listen,
         metrics=settings.gateway.metrics,
         drain=drain,
-        running=[store.failed, books.failed, sweeper.run],
+        running=[store.failed, books.failed, sweeper.run, rotation.run],
     )
     _count(composed.counters, server, messaging, gateway, pool)
     return composed

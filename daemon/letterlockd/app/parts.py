@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
+from letterlockd.app.passphrases import read_passphrase
 from letterlockd.layout import Layout
 from letterlockd.rpc.server import Limits
 from letterlockd.rpc.tls import ServerIdentity, local_identity, own_identity
 from letterlockd.sealing import keyring
+from letterlockd.sealing.protection import Command, Passphrase, Protections
 from letterlockd.settings import Settings
 from letterlockd.store.lmdb.front import LmdbStore, Migration
 from letterlockd.store.port import Table
 
-__all__ = ["MIGRATIONS", "SCHEMA_VERSION", "limits_of", "open_store", "server_identity"]
+__all__ = [
+    "MIGRATIONS",
+    "SCHEMA_VERSION",
+    "limits_of",
+    "open_store",
+    "protections_of",
+    "server_identity",
+]
 
 SCHEMA_VERSION = 1
 """Of all stores. Raise it when stored rows change their meaning, with a step in `MIGRATIONS`."""
@@ -24,7 +34,12 @@ MIGRATIONS: tuple[Migration, ...] = ()
 
 
 async def open_store(
-    settings: Settings, name: str, tables: Sequence[Table], opened: AsyncExitStack
+    settings: Settings,
+    name: str,
+    tables: Sequence[Table],
+    opened: AsyncExitStack,
+    *,
+    lock_wait_seconds: float = 5.0,
 ) -> LmdbStore:
     """The store `<data>/<name>` with these tables and those of its keyring."""
     store = await LmdbStore.open(
@@ -34,9 +49,21 @@ async def open_store(
         schema_version=SCHEMA_VERSION,
         migrations=MIGRATIONS,
         max_size_bytes=settings.store.max_bytes,
+        lock_wait_seconds=lock_wait_seconds,
     )
     opened.push_async_callback(store.aclose)
     return store
+
+
+def protections_of(settings: Settings) -> Protections:
+    """How master keys are opened and made. Asks for nothing yet."""
+    keys = settings.keys
+    read = functools.partial(read_passphrase, keys.passphrase_from)
+    return Protections(
+        keys.protection,
+        passphrase=Passphrase(read) if keys.passphrase_from else None,
+        command=Command(keys.command, keys.command_seconds) if keys.command else None,
+    )
 
 
 def server_identity(settings: Settings) -> ServerIdentity:

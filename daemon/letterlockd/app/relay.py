@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 from letterlock.relay.v1 import accounts_pb2_grpc, keys_pb2_grpc
 
-from letterlockd.app.parts import limits_of, open_store, server_identity
+from letterlockd.app.parts import limits_of, open_store, protections_of, server_identity
 from letterlockd.clock import SystemClock
 from letterlockd.layout import Layout
 from letterlockd.relay.room import Relay
@@ -22,7 +22,7 @@ from letterlockd.rpc.relay_keys import KeysServicer
 from letterlockd.rpc.relay_mailbox import MailboxServicer, add_mailbox_servicer
 from letterlockd.rpc.server import RpcServer, Service
 from letterlockd.sealing.keyring import Keyring
-from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.sealing.rotation import MasterRotation, open_master_keys
 from letterlockd.settings import Settings
 from letterlockd.telemetry import Counters
 
@@ -40,10 +40,11 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     """The relay, open and not yet listening."""
     layout, clock = Layout(settings.data_folder), SystemClock()
     gateways = layout.gateway_hashes()
-    provider = FileKeyProvider(layout.keys / "relay.key")
+    key_file, protections = layout.master_key("relay"), protections_of(settings)
+    provider, former = await asyncio.to_thread(open_master_keys, key_file, protections)
     identity = await asyncio.to_thread(server_identity, settings)
     store = await open_store(settings, "relay", TABLES, opened)
-    keyring = await Keyring.open(store, provider, clock)
+    keyring = await Keyring.open(store, provider, clock, former=former)
     relay = await Relay.open(
         store,
         keyring,
@@ -54,6 +55,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         _verification_sender(settings, layout),
     )
     opened.push_async_callback(relay.aclose)
+    rotation = MasterRotation(key_file, protections, [keyring])
     server = RpcServer(
         _services(relay),
         listen=settings.relay.listen,
@@ -67,7 +69,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         listen=settings.relay.listen,
         metrics=settings.relay.metrics,
         drain=relay.drain,
-        running=[store.failed, relay.failed],
+        running=[store.failed, relay.failed, rotation.run],
     )
     _count(composed.counters, server, relay)
     return composed

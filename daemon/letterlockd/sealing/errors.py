@@ -2,11 +2,12 @@
 
     EnvironmentFault
     ├── SealBroken        SEAL_BROKEN: altered, moved to another place, or another key
-    └── MasterKeyFault    MASTER_KEY_PERMISSIONS, MASTER_KEY_INVALID, MASTER_KEY_WRONG
+    └── MasterKeyFault    MASTER_KEY_PERMISSIONS, MASTER_KEY_INVALID, MASTER_KEY_WRONG,
+                          MASTER_KEY_PASSPHRASE, MASTER_KEY_COMMAND
     NotFound
     └── KeyDestroyed      KEY_DESTROYED: its day is over; what it sealed is deleted (I4)
 
-No text here ever holds a key or sealed bytes.
+No text here ever holds a key, a passphrase or sealed bytes.
 """
 
 from __future__ import annotations

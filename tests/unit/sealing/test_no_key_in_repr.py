@@ -10,7 +10,9 @@ from pathlib import Path
 import letterlockd.sealing
 from letterlockd.sealing.errors import KeyDestroyed, MasterKeyFault, SealBroken
 from letterlockd.sealing.keyring import TABLES, DayKey, Keyring
+from letterlockd.sealing.protection import Command, Passphrase, Protections, _Protection
 from letterlockd.sealing.provider import FileKeyProvider, KeyProvider
+from letterlockd.sealing.rotation import MasterRotation
 from letterlockd.store.memory import MemoryStore
 
 from tests.harness.clock import FakeClock
@@ -41,7 +43,9 @@ def _classes() -> set[type]:
 
 async def test_every_class_is_known_and_shows_no_key(tmp_path: Path) -> None:
     holders = await _secret_bearing(tmp_path)
-    assert _classes() == set(holders) | {KeyProvider, SealBroken, KeyDestroyed, MasterKeyFault}
+    keyless = {KeyProvider, SealBroken, KeyDestroyed, MasterKeyFault}
+    keyless |= {Command, Passphrase, Protections, _Protection, MasterRotation}
+    assert _classes() == set(holders) | keyless
     for shown, keys in holders.values():
         for key in keys:
             for text in (repr(shown), str(shown), f"{shown}"):

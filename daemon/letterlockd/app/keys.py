@@ -1,0 +1,193 @@
+"""`letterlockd keys`: what the master keys are, and their rotation with or without a daemon.
+
+    stage <key>.next ──stores free──▶ rotate here
+                     └─a daemon has them──▶ wait until it has done it
+
+Both ways are the same code (`sealing.rotation`), and either finishes what the other began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+from letterlockd.app.parts import open_store, protections_of
+from letterlockd.app.stores import STORES, STORES_OF_KEY, present
+from letterlockd.clock import SystemClock
+from letterlockd.errors import EnvironmentFault
+from letterlockd.layout import Layout
+from letterlockd.sealing import keyring
+from letterlockd.sealing.errors import MasterKeyFault
+from letterlockd.sealing.keyring import DAY_MS, Keyring, master_key_id
+from letterlockd.sealing.protection import UNPROTECTED, protection_of
+from letterlockd.sealing.provider import FileKeyProvider, key_text, make_key, staged
+from letterlockd.sealing.rotation import MasterRotation, open_master_keys
+from letterlockd.settings import Settings
+from letterlockd.store.lmdb.reader import Reader
+
+__all__ = ["KeyStatus", "StoreStatus", "rotate", "status"]
+
+_LOOK_SECONDS = 0.2
+_STEP = 1_000
+_EPOCH = date(1970, 1, 1).toordinal()
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """One store: whose it is, and how many keys it has. Days are dates of expiry, or empty."""
+
+    name: str
+    bound_to: str
+    scope_keys: int
+    day_keys: int
+    first_day: str
+    last_day: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """One master key file. `key_id` is empty when the file does not tell it."""
+
+    role: str
+    file: str
+    protection: str
+    key_id: str
+    rotation_open: bool
+    stores: list[StoreStatus]
+
+    def as_json(self) -> dict[str, object]:
+        """For programs."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        turning = ", a rotation is not finished" if self.rotation_open else ""
+        return [
+            f"{self.file}: {self.protection}, key {self.key_id}{turning}",
+            *(
+                f"  {store.name}: bound to key {store.bound_to}, scope keys: {store.scope_keys}, "
+                f"day keys: {store.day_keys} ({store.first_day} to {store.last_day})"
+                for store in self.stores
+            ),
+        ]
+
+
+def status(settings: Settings) -> list[KeyStatus]:
+    """Every master key of this data folder. Reads only; a daemon may be running. Raises
+    `EnvironmentFault`."""
+    layout = Layout(settings.data_folder)
+    return [_status_of(layout, role) for role in STORES_OF_KEY if layout.master_key(role).exists()]
+
+
+async def rotate(settings: Settings, *, wait_seconds: float, new_passphrase_from: str) -> list[str]:
+    """Rotate every master key of this data folder; what was done, for people.
+
+    Raises `MasterKeyFault`; `EnvironmentFault` with ROTATION_WAITS when a running daemon has not
+    taken it up in time (it does later), and with what opening a store raises.
+    """
+    layout = Layout(settings.data_folder)
+    paths = {role: layout.master_key(role) for role in STORES_OF_KEY}
+    if not any(path.exists() for path in paths.values()):
+        raise MasterKeyFault(f"{layout.keys} holds no master key: `letterlockd serve` makes them")
+    return [
+        await _rotate_one(settings, role, path, wait_seconds, new_passphrase_from)
+        for role, path in paths.items()
+        if path.exists()
+    ]
+
+
+async def _rotate_one(
+    settings: Settings, role: str, path: Path, wait_seconds: float, new_passphrase_from: str
+) -> str:
+    protections = protections_of(settings)
+    renamed = settings.keys.model_copy(update={"passphrase_from": new_passphrase_from})
+    following = protections_of(settings.model_copy(update={"keys": renamed}))
+    async with AsyncExitStack() as opened:
+        try:
+            stores = [
+                await open_store(settings, name, STORES[name], opened, lock_wait_seconds=0)
+                for name in STORES_OF_KEY[role]
+                if name in present(settings.data_folder)
+            ]
+        except EnvironmentFault as fault:
+            if fault.reason != "DATA_FOLDER_LOCKED":
+                raise
+            if new_passphrase_from != settings.keys.passphrase_from:
+                raise
+            return await _by_the_daemon(settings, path, wait_seconds)
+        FileKeyProvider(path, protections)  # a wrong passphrase must not make a second key
+        make_key(staged(path), following)
+        provider = FileKeyProvider(staged(path), following)
+        former = FileKeyProvider(path, protections)
+        rings = [
+            await Keyring.open(store, provider, SystemClock(), former=former) for store in stores
+        ]
+        await MasterRotation(path, following, rings).rotate()
+    return f"{path} is now key {provider.key_id}"
+
+
+async def _by_the_daemon(settings: Settings, path: Path, wait_seconds: float) -> str:
+    protections = protections_of(settings)
+    open_master_keys(path, protections)  # what it cannot open, the daemon cannot either
+    make_key(staged(path), protections)
+    try:
+        async with asyncio.timeout(wait_seconds):
+            while staged(path).exists():  # noqa: ASYNC110 - another process removes it
+                await asyncio.sleep(_LOOK_SECONDS)
+    except TimeoutError:
+        raise EnvironmentFault(
+            f"{staged(path)} is made, but the running daemon has not taken it up within "
+            f"{wait_seconds:g} s. It goes on trying; its log says why it waits",
+            reason="ROTATION_WAITS",
+        ) from None
+    return f"{path} is replaced by the running daemon"
+
+
+def _status_of(layout: Layout, role: str) -> KeyStatus:
+    path = layout.master_key(role)
+    protection, key_id = protection_of(key_text(path))
+    if protection == "file":
+        key_id = FileKeyProvider(path, UNPROTECTED).key_id
+    names = [name for name in STORES_OF_KEY[role] if name in present(layout.data)]
+    return KeyStatus(
+        role=role,
+        file=str(path),
+        protection=protection,
+        key_id=key_id,
+        rotation_open=staged(path).exists(),
+        stores=[_store_status(layout.data / name, name) for name in names],
+    )
+
+
+def _store_status(folder: Path, name: str) -> StoreStatus:
+    reader = Reader(folder, keyring.TABLES)
+    try:
+        check, _ = reader.scan(keyring.MASTER_CHECK.number, b"", b"", 1)
+        days = [ends_ms // DAY_MS - 1 for ends_ms in _ends_of_days(reader)]
+        return StoreStatus(
+            name=name,
+            bound_to=master_key_id(check[0][1].value) if check else "",
+            scope_keys=reader.count(keyring.SCOPE_KEYS.number),
+            day_keys=len(days),
+            first_day=_date(min(days, default=None)),
+            last_day=_date(max(days, default=None)),
+        )
+    finally:
+        reader.close()
+
+
+def _ends_of_days(reader: Reader) -> Iterator[int]:
+    """Expiry times of all day keys, in milliseconds."""
+    after, at_end = b"", False
+    while not at_end:
+        records, at_end = reader.scan(keyring.DAY_KEYS.number, b"", after, _STEP)
+        yield from (record.expires_at_ms for _, record in records)
+        after = records[-1][0] if records else after
+
+
+def _date(day: int | None) -> str:
+    return "" if day is None else str(date.fromordinal(_EPOCH + day))

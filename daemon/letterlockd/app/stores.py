@@ -1,0 +1,32 @@
+"""The daemon's stores by name, for commands that look at or work on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from letterlockd.gateway import tables as gateway_tables
+from letterlockd.gateway.inbox_rows import INBOX
+from letterlockd.registry import tables as registry_tables
+from letterlockd.relay import tables as relay_tables
+from letterlockd.store.port import Table
+
+__all__ = ["STORES", "STORES_OF_KEY", "present"]
+
+STORES: Mapping[str, Sequence[Table]] = {
+    "gateway": (*gateway_tables.TABLES, INBOX),
+    "registry": registry_tables.TABLES,
+    "relay": relay_tables.TABLES,
+}
+"""Name of the store's folder and its kind → its rooms' tables."""
+
+STORES_OF_KEY: Mapping[str, Sequence[str]] = {
+    "gateway": ("registry", "gateway"),
+    "relay": ("relay",),
+}
+"""Role → the stores whose keys are wrapped by its master key."""
+
+
+def present(data: Path) -> list[str]:
+    """The stores that this data folder has."""
+    return [name for name in STORES if (data / name / "data.mdb").exists()]
