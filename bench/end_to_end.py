@@ -65,7 +65,10 @@ async def inbound(on: Stage, count: int) -> Row:
     async def work() -> float:
         on.business.events.begin()
         sent = await on.fleet("send", count=count, body="x" * TEXT_BYTES)
-        await on.business.until_texts(count, PATIENCE_S)
+        try:
+            await on.business.until_texts(count, PATIENCE_S)
+        finally:
+            await _nothing_refused(on)
         if on.business.events.repeated:
             raise LedgerError(f"{on.business.events.repeated} messages came twice")
         return on.business.events.last_s - float(sent["began_s"])
@@ -123,6 +126,12 @@ async def _balance(on: Stage, came: Row, count: int) -> None:
     await on.business.until_delivered(count, PATIENCE_S)
     if (reports := on.business.events.statuses[DELIVERED]) != count:
         raise LedgerError(f"{reports} reports of delivery for {count} messages")
+
+
+async def _nothing_refused(on: Stage) -> None:
+    """A refusal is why the ledger stays open: told instead of the count that it leaves."""
+    if refused := (await on.fleet("refusals"))["refused"]:
+        raise LedgerError(f"the relay refused messages of devices: {refused}")
 
 
 async def _costed(on: Stage, count: int, work: Callable[[], Awaitable[float]]) -> Row:

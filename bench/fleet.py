@@ -13,6 +13,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ import grpc
 import uvloop
 from letterlock import Device, MemoryStore
 from letterlock.channel import open_channel
-from letterlock.device.events import IncomingMessage
+from letterlock.device.events import IncomingMessage, SendRefused
 from letterlock.errors import Busy
 from letterlockd import collector
 
@@ -70,6 +71,7 @@ class Fleet:
         self._devices: list[Device] = []
         self._business = b""
         self._ledger = Ledger()
+        self._refused: Counter[str] = Counter()
         self._readers: list[asyncio.Task[None]] = []
         self._registering = asyncio.Semaphore(AT_ONCE)
 
@@ -120,6 +122,10 @@ class Fleet:
         )
         return {"began_s": began, "sent": share * len(self._devices)}
 
+    async def refusals(self) -> dict[str, Any]:
+        """How many messages that no device waited for were refused, by reason, since the start."""
+        return {"refused": dict(self._refused)}
+
     async def _register(self, number: str, devices_each: int) -> None:
         async with self._registering:
             first = await self._open()
@@ -165,6 +171,8 @@ class Fleet:
 
     async def _read(self, device: Device) -> None:
         async for event in device.events():
+            if isinstance(event, SendRefused):
+                self._refused[event.error.reason] += 1
             if not isinstance(event, IncomingMessage):
                 continue
             self._business = event.sender
