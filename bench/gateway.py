@@ -26,6 +26,7 @@ import uvloop
 from letterlock.content.v1 import content_pb2
 from letterlock.relay.v1 import keys_pb2, mailbox_pb2
 from letterlock.v1 import messaging_pb2 as api
+from letterlockd import collector
 from letterlockd.clock import SystemClock
 from letterlockd.gateway import tables
 from letterlockd.gateway.inbox import INBOX, Inbox
@@ -164,6 +165,7 @@ async def run(arguments: argparse.Namespace, folder: Path) -> None:
         sender = Sender(BUSINESS, registered.account_id, "+493012345", RETENTION_MS)
         load = Load(gateway, sender, "x" * arguments.text)
         await load.send(list(users), 2 * len(users))
+        collector.calm()
         profiler = cProfile.Profile() if arguments.profile else None
         wall, cpu = time.perf_counter(), time.process_time()
         if profiler is not None:
