@@ -119,6 +119,7 @@ def _core_settings(settings: Settings) -> GatewaySettings:
     return GatewaySettings(
         pre_key_rotation_ms=settings.gateway.pre_key_rotation_days * DAY_MS,
         pre_key_grace_ms=settings.gateway.pre_key_grace_days * DAY_MS,
+        stale_session_ms=settings.gateway.stale_session_days * DAY_MS,
     )
 
 

@@ -77,7 +77,8 @@ class Gateway:
         numbers, contacts = NumberBook(store, keyring), Contacts(store, clock)
         relay = self.uplink.calls
         self.progress = Progress(store, inbox, clock, counters)
-        desk = Desk(store, pool, inbox, outbox, self.progress, clock, counters)
+        stale_ms = settings.stale_session_ms
+        desk = Desk(store, pool, inbox, outbox, self.progress, clock, counters, stale_ms)
         self.lanes = Lanes(desk, batch=settings.lane_batch)
         self.pre_keys = PreKeyStock(
             store=store,

@@ -24,6 +24,11 @@ class Conversation:
         self._devices: dict[int, bytes | SessionRecord] = {
             device.device_id: device.record for device in record.devices
         }
+        self._unanswered = {
+            device.device_id: device.unanswered_since_ms
+            for device in record.devices
+            if device.unanswered_since_ms
+        }
         self.changed = False
 
     @property
@@ -53,6 +58,21 @@ class Conversation:
         self._devices[device] = sessions
         self.changed = True
 
+    def unanswered_since(self, device: int) -> int | None:
+        """Milliseconds since 1970: the first message sent since one came from the device, or since
+        its session was opened."""
+        return self._unanswered.get(device)
+
+    def sent(self, device: int, now_ms: int) -> None:
+        """A message was encrypted for a device. A time in the future says that the clock went back,
+        and begins again."""
+        if self._unanswered.get(device, now_ms + 1) > now_ms:
+            self._unanswered[device] = now_ms
+
+    def heard(self, device: int) -> None:
+        """A message of a device was decrypted, or a session with it was opened."""
+        self._unanswered.pop(device, None)
+
     def accept_identity(self, identity_key: bytes) -> bool:
         """Remember a verified identity key; True if another one was known before.
 
@@ -63,12 +83,14 @@ class Conversation:
         if known is None or known == identity_key:
             return False
         self._devices.clear()
+        self._unanswered.clear()
         return True
 
     def forget(self, devices: Collection[int]) -> None:
         """Drop all sessions with these devices."""
         for device in devices:
             if self._devices.pop(device, None) is not None:
+                self._unanswered.pop(device, None)
                 self.changed = True
 
     def to_record(self, account: bytes) -> conversation_pb2.ConversationRecord:
@@ -79,5 +101,6 @@ class Conversation:
         for device in self.devices:
             stored = self._devices[device]
             data = stored if isinstance(stored, bytes) else stored.to_bytes()
-            record.devices.add(device_id=device, record=data)
+            since = self._unanswered.get(device)
+            record.devices.add(device_id=device, record=data, unanswered_since_ms=since)
         return record

@@ -19,6 +19,7 @@ from tripleratchet import (
     Decrypted,
     LocalParty,
     MessageType,
+    PostQuantumPolicy,
     PreKeyBundle,
     Random,
     RatchetError,
@@ -62,6 +63,7 @@ class Setting:
     scope_key: bytes
     day_key: bytes
     now_ms: int
+    unanswered_limit_ms: int
     random: Random
     spent: set[Space] = field(default_factory=set)
 
@@ -98,6 +100,7 @@ def establish(
         conversation.forget(set(conversation.devices) - opened.keys())
     for device, sessions in opened.items():
         conversation.put(device, sessions)
+        conversation.heard(device)
     outcome.established.identity_changed = changed
 
 
@@ -116,9 +119,12 @@ def encrypt(
     following: list[tuple[int, SessionRecord]] = []
     envelopes: list[bytes] = []
     for device in conversation.devices:
+        before = conversation.sessions(device)
+        if not _may_send(conversation, device, before, setting):
+            continue  # the relay will name the device as missing, and its bundle is fetched
         try:
             sessions, message = ratchet_encrypt(
-                conversation.sessions(device),
+                before,
                 local=setting.local,
                 remote=Address(setting.remote_name, device),
                 plaintext=payload,
@@ -127,7 +133,7 @@ def encrypt(
                 random=setting.random,
             )
         except SessionNotFound:
-            continue  # the relay will name the device as missing, and its bundle is fetched
+            continue
         except RatchetError as refusal:
             raise AtDevice(device) from refusal
         following.append((device, sessions))
@@ -136,6 +142,7 @@ def encrypt(
         raise SessionNotFound("no device to send to")
     for device, sessions in following:
         conversation.put(device, sessions)
+        conversation.sent(device, setting.now_ms)
     outcome.encrypted.envelopes.extend(envelopes)
     if keep:
         sealed = seal_content(setting.day_key, payload, context, setting.random)
@@ -166,6 +173,7 @@ def decrypt(
         return
     changed = conversation.accept_identity(opened.remote_identity)
     conversation.put(step.device_id, opened.record)
+    conversation.heard(step.device_id)
     told = _tell(opened.plaintext, step.content_context, setting, outcome)
     if changed:
         told.identity_changed = True
@@ -181,6 +189,19 @@ def drop_devices(
     """Forget devices."""
     conversation.forget(step.device_ids)
     outcome.devices_dropped.SetInParent()
+
+
+def _may_send(
+    conversation: Conversation, device: int, sessions: SessionRecord | None, setting: Setting
+) -> bool:
+    """Whether the current session is good to send with. One that nobody answers heals no more from
+    a stolen state; one without the required post-quantum ratchet was made under another policy."""
+    if setting.local.post_quantum is PostQuantumPolicy.REQUIRED and not (
+        sessions is not None and sessions.is_post_quantum
+    ):
+        return False
+    since = conversation.unanswered_since(device)
+    return since is None or since >= setting.unanswered_limit_ms
 
 
 def _open(

@@ -129,6 +129,7 @@ class ConversationTask(_message.Message):
     BUSINESS_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     NOW_MS_FIELD_NUMBER: _builtins.int
     KEY_OWNER_ID_FIELD_NUMBER: _builtins.int
+    UNANSWERED_LIMIT_MS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     conversation: _builtins.bytes
     """Key of the conversation row, 32 bytes: business account || pseudonym of the user."""
@@ -154,6 +155,10 @@ class ConversationTask(_message.Message):
     """Whom identity and pre-keys are sealed for: the `account_id` of the KeyTask that made them, which
     is older than the account. 16 bytes; empty: the account.
     """
+    unanswered_limit_ms: _builtins.int
+    """Sessions on which nothing came back since a message sent before this time are sent with no more:
+    milliseconds since 1970; 0: no session is too old.
+    """
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
         """What to do."""
@@ -170,11 +175,12 @@ class ConversationTask(_message.Message):
         business_account_id: _builtins.bytes = ...,
         now_ms: _builtins.int = ...,
         key_owner_id: _builtins.bytes = ...,
+        unanswered_limit_ms: _builtins.int = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_account_id", b"business_account_id", "conversation", b"conversation", "day_key", b"day_key", "key_owner_id", b"key_owner_id", "now_ms", b"now_ms", "scope_key", b"scope_key", "sealed_identity", b"sealed_identity", "sealed_record", b"sealed_record", "steps", b"steps", "user_account_id", b"user_account_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_account_id", b"business_account_id", "conversation", b"conversation", "day_key", b"day_key", "key_owner_id", b"key_owner_id", "now_ms", b"now_ms", "scope_key", b"scope_key", "sealed_identity", b"sealed_identity", "sealed_record", b"sealed_record", "steps", b"steps", "unanswered_limit_ms", b"unanswered_limit_ms", "user_account_id", b"user_account_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -692,7 +698,8 @@ class Encrypted(_message.Message):
     @_builtins.property
     def envelopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Serialised letterlock.relay.v1.DeviceEnvelope messages, by ascending device. A device whose session
-        was never answered in 30 days is left out; the relay will name it as missing.
+        is too old (`unanswered_limit_ms`), or is without the post-quantum ratchet that is required, is left
+        out; the relay will name it as missing.
         """
 
     def __init__(
