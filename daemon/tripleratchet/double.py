@@ -29,7 +29,8 @@ _CORE = struct.Struct(">32sI32s33s32sI")
 CORE_SIZE = _CORE.size
 """An encoded core; in it, as they are sent, the previous counter, ratchet key and counter:"""
 PREVIOUS_COUNTER, SENDING_PUBLIC, SENDING_COUNTER = slice(32, 36), slice(68, 101), slice(133, 137)
-_SENDING_KEY = slice(101, 133)
+SENDING_KEY = slice(101, 133)
+"""The chain key of the next message to send."""
 _CHAIN = struct.Struct(">33s32sI")
 _CHAIN_KEY, _COUNTER = slice(33, 65), slice(65, 69)
 CHAIN_SIZE = _CHAIN.size
@@ -129,8 +130,8 @@ def next_sending(ratchet: Ratchet) -> tuple[Ratchet, bytes, int]:
     counter = int.from_bytes(core[SENDING_COUNTER], "big")
     if counter >= MAX_COUNTER:
         raise InvalidMessage("sending chain used up")
-    seed, following = chain_step(core[_SENDING_KEY])
-    core = core[: _SENDING_KEY.start] + following + (counter + 1).to_bytes(4, "big")
+    seed, following = chain_step(core[SENDING_KEY])
+    core = core[: SENDING_KEY.start] + following + (counter + 1).to_bytes(4, "big")
     return Ratchet(core, receiving), seed, counter
 
 

@@ -18,6 +18,7 @@ from .messages import CiphertextMessage, MessageType, PreKeySignalMessage, Signa
 from .party import LocalParty, check_trust
 from .prekeys import NeededPreKeys, PreKeys, UsedPreKeys
 from .record import SessionRecord
+from .resting import Resting
 from .session import REMOTE, Parties, Session
 
 _CURRENT = -1
@@ -98,8 +99,16 @@ def _decrypt_signal(
     trusted_identity: bytes | None,
     random: Random,
 ) -> Decrypted:
+    current = record.rested().current
+    if isinstance(current, Resting):
+        expected = current.open(message)
+        if expected is not None:
+            identity = current.data[REMOTE]
+            check_trust(identity, trusted_identity)
+            return Decrypted(record.with_current(expected[0]), expected[1], identity, None)
+        current = current.decoded()
     for position in range(_CURRENT, len(record.archived)):
-        candidate = record.current if position < 0 else record.archived_session(position)
+        candidate = current if position < 0 else record.archived_session(position)
         if candidate is None:
             continue
         try:
@@ -130,11 +139,16 @@ def _decrypt_pre_key(
 ) -> Decrypted:
     check_trust(message.identity_key, trusted_identity)
     promoted, used = _select_session(record, local, remote, message, pre_keys)
-    if promoted.current is None:
+    current = promoted.current_session()
+    if current is None:
         raise InvalidMessage("no session for this message")
     try:
         opened, plaintext = session.open_message(
-            promoted.current, message.message, local=local.address, remote=remote, random=random
+            current,
+            message.message,
+            local=local.address,
+            remote=remote,
+            random=random,
         )
     except DuplicatedMessage:
         raise

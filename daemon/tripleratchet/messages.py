@@ -10,7 +10,7 @@ session and no secret but the MAC key it is handed. Source: facts/signal-session
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -43,12 +43,14 @@ class MessageType(IntEnum):
     PRE_KEY = 3
 
 
-@dataclass(frozen=True, slots=True)
-class CiphertextMessage:
+class CiphertextMessage(NamedTuple):
     """One encrypted message, ready for the transport: `type` 2 or 3, and its bytes."""
 
     type: int
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"CiphertextMessage(type={self.type})"
 
 
 class SignalMessage(NamedTuple):
@@ -141,17 +143,14 @@ def build_signal_message(
     `identities` are the sender's and the receiver's key, 33 bytes each.
     """
     # Tags are constants below 0x80; counter and previous counter are written even when 0.
-    authenticated = (
-        b"\x44\x0a\x21%b\x10%b\x18%b\x22%b%b"
-        % (
-            ratchet_key,
-            varint(counter),
-            varint(previous_counter),
-            varint(len(ciphertext)),
-            ciphertext,
-        )
-        + (bytes_field(5, pq_ratchet) if pq_ratchet else b"")
-        + (bytes_field(6, addresses) if addresses is not None else b"")
+    authenticated = b"\x44\x0a\x21%b\x10%b\x18%b\x22%b%b%b%b" % (
+        ratchet_key,
+        varint(counter),
+        varint(previous_counter),
+        varint(len(ciphertext)),
+        ciphertext,
+        b"\x2a" + varint(len(pq_ratchet)) + pq_ratchet if pq_ratchet else b"",
+        b"" if addresses is None else bytes_field(6, addresses),
     )
     return authenticated + _mac(mac_key, identities, authenticated)
 

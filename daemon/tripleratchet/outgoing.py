@@ -11,11 +11,14 @@ from .address import Address
 from .errors import InvalidBundle, SessionNotFound
 from .keys import Random
 from .limits import MAX_COUNTER, MAX_UNACKNOWLEDGED_SECONDS
-from .messages import CiphertextMessage
+from .messages import CiphertextMessage, MessageType
 from .party import LocalParty, check_trust
 from .prekeys import PreKeyBundle
 from .record import SessionRecord
-from .session import REMOTE, Parties, Pending
+from .resting import Resting
+from .session import REMOTE, Parties, Pending, Session
+
+_SIGNAL = MessageType.SIGNAL.value
 
 
 def process_bundle(
@@ -86,19 +89,29 @@ def encrypt(
     Raises SessionNotFound where there is none or it was never answered in 30 days, and
     UntrustedIdentity.
     """
-    current = None if record is None else record.current
+    current = None if record is None else record.rested().current
     if record is None or current is None:
         raise SessionNotFound("no session to send with")
-    pending = current.pending
-    if pending is not None and (
-        (pending.created_seconds + MAX_UNACKNOWLEDGED_SECONDS) * 1000 < now_ms
-    ):
-        raise SessionNotFound("session was never answered and is too old to send with")
+    if isinstance(current, Resting):
+        sealed = current.seal(plaintext)
+        if sealed is not None:
+            check_trust(current.data[REMOTE], trusted_identity)
+            return record.with_current(sealed[0]), CiphertextMessage(_SIGNAL, sealed[1])
+        current = current.decoded()
+    _check_age(current, now_ms)
     following, message = session.seal(
         current, plaintext, local=local.address, remote=remote, random=random
     )
     check_trust(current.parties[REMOTE], trusted_identity)
     return record.with_current(following), message
+
+
+def _check_age(current: Session, now_ms: int) -> None:
+    pending = current.pending
+    if pending is not None and (
+        (pending.created_seconds + MAX_UNACKNOWLEDGED_SECONDS) * 1000 < now_ms
+    ):
+        raise SessionNotFound("session was never answered and is too old to send with")
 
 
 def _check_ids(bundle: PreKeyBundle) -> None:

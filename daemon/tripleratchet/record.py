@@ -2,55 +2,45 @@
 
     record   02 | u8 count of archived sessions, + 128 if there is a current one
              | archived sessions, each with its u32 length | current session to the end
-    session  parties | flags | ratchet core | u8 count of receiving chains | pending, if flag 1
-             | u16 skipped seeds of each chain | the chains | post-quantum state, if flag 2
 
-Numbers are big-endian. Archived sessions stay bytes until one is needed. The first byte is the
-format's version: a later format gets a new number and keeps reading this one (see migration.py).
+Numbers are big-endian; a session's own form is in stored.py. Archived sessions stay bytes until
+one is needed. The first byte is the format's version: a later format gets a new number and keeps
+reading this one (see migration.py).
 Knows no message and no flow. Source: facts/signal-session.md section 11.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from . import migration, post_quantum
-from .double import (
-    CHAIN_SIZE,
-    CORE_SIZE,
-    RATCHET_KEY,
-    SENDING_PUBLIC,
-    SKIPPED_SIZE,
-    Ratchet,
-)
+from . import migration, resting, stored
+from .double import RATCHET_KEY, SENDING_PUBLIC
 from .errors import CorruptRecord
-from .limits import MAX_ARCHIVED_SESSIONS, MAX_RECEIVING_CHAINS, MAX_SKIPPED_SEEDS
-from .session import BASE, PARTIES_SIZE, REMOTE, Parties, Pending, Session
+from .keys import hidden
+from .limits import MAX_ARCHIVED_SESSIONS
+from .post_quantum import DECLINED
+from .resting import Resting
+from .session import BASE, REMOTE, Parties, Session
 
 FORMAT_VERSION = 2
-_FIXED = struct.Struct(f">{PARTIES_SIZE}sB{CORE_SIZE}sB")
-_PENDING = struct.Struct(">BIIIQ1569s")
-_SKIPPED = tuple(struct.Struct(f">{count}H") for count in range(MAX_RECEIVING_CHAINS + 1))
-_NONE_SKIPPED = tuple(bytes(2 * count) for count in range(MAX_RECEIVING_CHAINS + 1))
-_CHAINS = tuple(
-    struct.Struct(f"{CHAIN_SIZE}s" * count) for count in range(MAX_RECEIVING_CHAINS + 1)
-)
 _HEAD = struct.Struct(">BB")
-_PENDING_FLAG, _POST_QUANTUM = 1, 2
 _HAS_CURRENT = 0x80
 _LENGTH = struct.Struct(">I")
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class SessionRecord:
+class SessionRecord(NamedTuple):
     """All sessions with one address. Immutable: every change gives a new record.
 
-    `archived` holds encoded sessions, newest first, at most 40.
+    `archived` holds encoded sessions, newest first, at most 40; the current one stays encoded too
+    where it can.
     """
 
-    current: Session | None = None
+    current: Resting | Session | None = None
     archived: tuple[bytes, ...] = ()
+
+    def __repr__(self) -> str:
+        return hidden(self)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SessionRecord:
@@ -67,7 +57,7 @@ class SessionRecord:
         for session in self.archived:
             parts += (_LENGTH.pack(len(session)), session)
         if self.current is not None:
-            parts.append(encode_session(self.current))
+            parts.append(_encoded(self.current))
         return b"".join(parts)
 
     @property
@@ -97,18 +87,21 @@ class SessionRecord:
     @property
     def is_post_quantum(self) -> bool:
         """Whether messages of the current session go through the post-quantum ratchet."""
-        return self.current is not None and self.current.post_quantum is not post_quantum.DECLINED
+        current = self.current
+        if current is None or isinstance(current, Resting):
+            return current is not None
+        return current.post_quantum is not DECLINED
 
     def sends_under(self, ratchet_key: bytes) -> bool:
         """Whether the current session sends under this ratchet key of ours. If the peer cannot
         decrypt that, archive()."""
-        current = self.current
+        current = self.current_session()
         return current is not None and current.ratchet.core[SENDING_PUBLIC] == ratchet_key
 
     def receives_under(self, ratchet_key: bytes) -> bool:
         """Whether the newest chain that the current session receives on is under this ratchet key
         of the peer."""
-        current = self.current
+        current = self.current_session()
         return (
             current is not None
             and bool(current.ratchet.receiving)
@@ -120,16 +113,13 @@ class SessionRecord:
         return SessionRecord(None, self._archived_with_current(self.archived))
 
     def rested(self) -> SessionRecord:
-        """The same record in the form that from_bytes() gives, for a caller that keeps records in
-        memory: storing them again and most messages cost less."""
+        """The same record in the form that from_bytes() gives: most messages cost less in it."""
         current = self.current
-        if current is None:
+        if not isinstance(current, Session):
             return self
-        return self.with_current(
-            current._replace(post_quantum=post_quantum.rested(current.post_quantum))
-        )
+        return SessionRecord(resting.rest(current), self.archived)
 
-    def with_current(self, session: Session) -> SessionRecord:
+    def with_current(self, session: Resting | Session) -> SessionRecord:
         """The current session in its next state."""
         return SessionRecord(session, self.archived)
 
@@ -143,12 +133,14 @@ class SessionRecord:
             others = others[:position] + others[position + 1 :]
         return SessionRecord(session, self._archived_with_current(others))
 
+    def current_session(self) -> Session | None:
+        """The current session, decoded."""
+        current = self.current
+        return current.decoded() if isinstance(current, Resting) else current
+
     def archived_session(self, position: int) -> Session:
         """Decode one archived session. Raises CorruptRecord."""
-        try:
-            return decode_session(self.archived[position])
-        except (struct.error, IndexError):
-            raise CorruptRecord("archived session is truncated") from None
+        return stored.decode(self.archived[position])
 
     def find_base_key(self, base_key: bytes) -> int | None:
         """Where the session with this base key is: -1 current, else its archived position."""
@@ -160,59 +152,16 @@ class SessionRecord:
         return None
 
     def _archived_with_current(self, others: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        if self.current is None:
+        former = self.current
+        if former is None:
             return others
-        former = encode_session(self.current.acknowledged())
-        return (former, *others[: MAX_ARCHIVED_SESSIONS - 1])
+        if isinstance(former, Session):
+            former = former.acknowledged()
+        return (_encoded(former), *others[: MAX_ARCHIVED_SESSIONS - 1])
 
 
-def encode_session(session: Session) -> bytes:
-    """One session at rest."""
-    parties, (core, chains), pending, pq = session
-    count = len(chains)
-    post_quantum_state = pq.to_bytes()
-    flags = (pending is not None) | (_POST_QUANTUM if post_quantum_state else 0)
-    parts = [_FIXED.pack(parties, flags, core, count)]
-    if pending is not None:
-        parts.append(_encode_pending(pending))
-    if sum(map(len, chains)) == count * CHAIN_SIZE:
-        parts.append(_NONE_SKIPPED[count])
-    else:
-        skipped = ((len(chain) - CHAIN_SIZE) // SKIPPED_SIZE for chain in chains)
-        parts.append(_SKIPPED[count].pack(*skipped))
-    parts += chains
-    parts.append(post_quantum_state)
-    return b"".join(parts)
-
-
-def decode_session(data: bytes) -> Session:
-    """Undo encode_session. Raises CorruptRecord, struct.error or IndexError."""
-    parties, flags, core, count = _FIXED.unpack_from(data)
-    if flags > _PENDING_FLAG | _POST_QUANTUM or count > MAX_RECEIVING_CHAINS:
-        raise CorruptRecord("session flags out of range")
-    at, pending = _FIXED.size, None
-    if flags & _PENDING_FLAG:
-        pending = _decode_pending(data, at)
-        at += _PENDING.size
-    chains, at = _decode_chains(data, at, count)
-    pq = post_quantum.restore(data[at:])
-    if bool(flags & _POST_QUANTUM) != (at < len(data)):
-        raise CorruptRecord("session has another length than it says")
-    return Session(parties, Ratchet(core, chains), pending, pq)
-
-
-def _decode_chains(data: bytes, at: int, count: int) -> tuple[tuple[bytes, ...], int]:
-    start = at + 2 * count
-    if data[at:start] == _NONE_SKIPPED[count]:
-        return _CHAINS[count].unpack_from(data, start), start + count * CHAIN_SIZE
-    skipped, chains = _SKIPPED[count].unpack_from(data, at), []
-    for seeds in skipped:
-        end = start + CHAIN_SIZE + seeds * SKIPPED_SIZE
-        chains.append(data[start:end])
-        start = end
-    if start > len(data) or max(skipped) > MAX_SKIPPED_SEEDS:
-        raise CorruptRecord("receiving chains out of range")
-    return tuple(chains), start
+def _encoded(session: Resting | Session) -> bytes:
+    return session.data if isinstance(session, Resting) else stored.encode(session)
 
 
 def _decode_record(data: bytes) -> SessionRecord:
@@ -231,24 +180,4 @@ def _decode_record(data: bytes) -> SessionRecord:
         archived.append(data[start:at])
     if at > len(data) or has_current == (at == len(data)) or count > MAX_ARCHIVED_SESSIONS:
         raise CorruptRecord("session record has another length than it says")
-    return SessionRecord(decode_session(data[at:]) if has_current else None, tuple(archived))
-
-
-def _encode_pending(pending: Pending) -> bytes:
-    return _PENDING.pack(
-        pending.pre_key_id is not None,
-        pending.pre_key_id or 0,
-        pending.signed_pre_key_id,
-        pending.kyber_pre_key_id,
-        pending.created_seconds,
-        pending.kyber_ciphertext,
-    )
-
-
-def _decode_pending(data: bytes, at: int) -> Pending:
-    has_pre_key, pre_key_id, signed_id, kyber_id, created, ciphertext = _PENDING.unpack_from(
-        data, at
-    )
-    if has_pre_key > 1:
-        raise CorruptRecord("pending flag out of range")
-    return Pending(pre_key_id if has_pre_key else None, signed_id, kyber_id, ciphertext, created)
+    return SessionRecord(resting.restore(data[at:]) if has_current else None, tuple(archived))

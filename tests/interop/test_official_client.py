@@ -284,8 +284,9 @@ def _epoch(*parties: Party) -> int:
         if party.address == _OURS:
             stored = party.call("session", to=other.address)["session"]
             record = SessionRecord.from_bytes(bytes.fromhex(stored))
-            assert record.current is not None
-            return SparseRatchet.from_bytes(record.current.post_quantum.to_bytes()).epoch
+            current = record.current_session()
+            assert current is not None
+            return SparseRatchet.from_bytes(current.post_quantum.to_bytes()).epoch
     raise AssertionError("no party of ours")
 
 

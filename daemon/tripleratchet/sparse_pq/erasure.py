@@ -17,14 +17,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from . import evaluation
 from .field import ORDER, tables
 from .limits import CHUNK_SIZE, MAX_CHUNK_INDEX
 
-_BLOCK = 32
-"""Parity chunks made in one go: one alone costs as much as these, because NumPy's calls do."""
-
-_KEPT_BLOCKS = 2_048
-"""About 4 MB of public bytes; a session in one direction uses one block at a time."""
+_KEPT = 1_024
+"""Messages whose parity chunks are kept at hand, 5 kB of public bytes each: the conversations of a
+process that send in one direction now."""
 
 _BIG_ENDIAN = np.dtype(">u2")
 
@@ -34,8 +33,7 @@ def chunk(message: bytes, counter: int) -> bytes:
     start = (counter & MAX_CHUNK_INDEX) * CHUNK_SIZE
     if start < len(message):
         return message[start : start + CHUNK_SIZE]
-    block, at = divmod(start, _BLOCK * CHUNK_SIZE)
-    return _parity_block(message, block)[at : at + CHUNK_SIZE]
+    return encoder(message).chunk(counter)
 
 
 class Chunks(NamedTuple):
@@ -85,17 +83,50 @@ class Chunks(NamedTuple):
         return b"".join(pieces[index] for index in range(needed))
 
 
-@lru_cache(_KEPT_BLOCKS)
-def _parity_block(message: bytes, block: int) -> bytes:
-    """Chunks block·32 to block·32 + 31, systematic ones included where the block begins in them."""
-    systematic = message[block * _BLOCK * CHUNK_SIZE : (block + 1) * _BLOCK * CHUNK_SIZE]
-    return systematic + _combine(_block_weights(len(message) // CHUNK_SIZE, block), message)
+class Encoder:
+    """The chunks of one message. The first of parity is made by itself, since many a conversation
+    asks for one and rests; from the second on, blocks of 64 are."""
+
+    __slots__ = ("_asked", "_coefficients", "_held", "_message")
+
+    def __init__(self, message: bytes) -> None:
+        self._message = message
+        self._coefficients: NDArray[np.uint16] | None = None
+        self._asked = False
+        self._held = (-1, b"")  # a block's number and chunks, in one for the sake of threads
+
+    def chunk(self, counter: int) -> bytes:
+        """The chunk a sender's counter stands for (32 bytes); the index is its low 16 bits."""
+        index = counter & MAX_CHUNK_INDEX
+        start = index * CHUNK_SIZE
+        if start < len(self._message):
+            return self._message[start : start + CHUNK_SIZE]
+        block, place = divmod(index, evaluation.POINTS)
+        held, chunks = self._held
+        if held != block:
+            if not self._asked:
+                self._asked = True
+                return _interpolated(self._message, (index,))
+            chunks = self._values(block)
+            self._held = block, chunks
+        return chunks[place * CHUNK_SIZE : (place + 1) * CHUNK_SIZE]
+
+    def _values(self, block: int) -> bytes:
+        if self._coefficients is None:
+            held = len(self._message) // CHUNK_SIZE
+            first = self._message + _interpolated(self._message, range(held, evaluation.POINTS))
+            words = np.frombuffer(first, _BIG_ENDIAN).reshape(evaluation.POINTS, -1)
+            self._coefficients = evaluation.coefficients(words.astype(np.uint16))
+        return evaluation.values(self._coefficients, block).astype(_BIG_ENDIAN).tobytes()
 
 
-@lru_cache(64)
-def _block_weights(needed: int, block: int) -> NDArray[np.intp]:
-    start = block * _BLOCK
-    return _log_weights(range(needed), range(max(start, needed), start + _BLOCK))
+encoder = lru_cache(_KEPT)(Encoder)
+"""The one encoder of a message."""
+
+
+def _interpolated(message: bytes, points: Sequence[int]) -> bytes:
+    """The chunks at these points beyond the message's own."""
+    return _combine(_log_weights(range(len(message) // CHUNK_SIZE), points), message)
 
 
 def _log_weights(nodes: Sequence[int], points: Sequence[int]) -> NDArray[np.intp]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+BITS = 16
 POLYNOMIAL = 0x1100B
 ORDER = 0xFFFF
 """How many elements are not zero; logarithms count modulo this."""

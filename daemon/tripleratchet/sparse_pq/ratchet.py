@@ -58,6 +58,11 @@ class SparseRatchet(NamedTuple):
         """The epoch of the next message, from 1."""
         return self.state.epoch
 
+    @property
+    def repeats(self) -> bool:
+        """Whether the next message may leave all but a key chain and a counter alone."""
+        return states.repeats(self.state)
+
     def send(self, random: Random) -> tuple[SparseRatchet, bytes, bytes | None]:
         """Next state, wire bytes, message key (32 bytes; none only before an optional ratchet has
         heard its peer). Draws 64 bytes for a key pair, 32 for an encapsulation."""

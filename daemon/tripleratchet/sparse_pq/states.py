@@ -59,6 +59,18 @@ def start(auth_key: bytes, *, is_initiator: bool) -> State:
     return KeysUnsampled(1, auth) if is_initiator else NoHeaderReceived(1, auth, Chunks())
 
 
+def repeats(state: State) -> bool:
+    """Whether it goes on saying the same until it is moved on: not where something is to be made
+    first."""
+    match state:
+        case KeysUnsampled() | HeaderReceived():
+            return False
+        case KeysSampled():
+            return bool(state.header)
+        case _:
+            return True
+
+
 def send(state: State, random: Random) -> Sent:
     """What this state says with the next message."""
     match state:

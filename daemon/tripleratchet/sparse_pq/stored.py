@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from itertools import pairwise
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 from ..errors import CorruptRecord
 from .chains import ENDED, KEPT_AT, KEPT_SIZE, SENDING_SIZE, Chains
@@ -60,7 +60,6 @@ _NOTHING = struct.Struct(">")
 _BITMAP_SIZE = 5
 NONE_KEPT = bytes(2)
 """In place of a count of skipped keys."""
-_NO_CHUNKS = bytes(_BITMAP_SIZE + 1)
 
 
 Stored = tuple[int, Chains, State]
@@ -103,31 +102,58 @@ def decode(data: bytes) -> Stored:
         raise CorruptRecord("post-quantum state is truncated") from None
 
 
-def locate(data: bytes) -> tuple[int, int | None, int]:
-    """The epoch, and where the pair of epoch - 1 (None: not sent on yet) and the state's own
-    fields begin. Raises CorruptRecord."""
-    if len(data) < _HEAD.size:
-        raise CorruptRecord("post-quantum state is truncated")
-    form, kind, epoch, behind, count = _NUMBERS.unpack_from(data)
+class Shape(NamedTuple):
+    """What a state's first bytes say: its number and flags, its epoch, and, from its beginning,
+    where the pair of epoch - 1 (None: not sent on yet), each pair's count of skipped keys and the
+    state's own fields are."""
+
+    number: int
+    flags: int
+    epoch: int
+    pair: int | None
+    counts: tuple[int, ...]
+    fields: int
+
+
+NUMBERS_SIZE = _NUMBERS.size
+"""The first bytes, which shape() takes."""
+
+
+def shape(numbers: bytes, skipped: tuple[int, ...] = (0,) * _MAX_CHAINS) -> Shape:
+    """The shape of a state with so many skipped keys in its pairs. Raises CorruptRecord."""
+    form, kind, epoch, behind, count = _NUMBERS.unpack(numbers)
     first, sending = epoch - (behind >> 4), epoch - (behind & 15)
     _check_head(form, kind & 15, epoch, first, sending, count)
-    pair, at = None, _HEAD.size
-    for position in range(first, first + count):
-        size = KEPT_AT
-        if position < sending:
-            size -= SENDING_SIZE
-        elif position == sending == epoch - 1:
+    pair, counts, at = None, [], _HEAD.size
+    for position, keys in zip(range(first, first + count), skipped, strict=False):
+        if position == sending == epoch - 1:
             pair = at
-        end = at + size
-        at = end + 2
-        if data[end:at] != NONE_KEPT:
-            _, at = _decode_kept(data, end)
-    return epoch, pair, at
+        at += KEPT_AT if position >= sending else KEPT_AT - SENDING_SIZE
+        counts.append(at)
+        at += len(NONE_KEPT) + keys * KEPT_SIZE
+    return Shape(kind & 15, kind >> 5, epoch, pair, tuple(counts), at)
+
+
+def count_kept(data: bytes, numbers: bytes, at: int) -> tuple[int, ...]:
+    """How many skipped keys each pair of the state at `at` has. Raises CorruptRecord."""
+    kept: tuple[int, ...] = ()
+    for pair in range(numbers[-1]):
+        count_at = at + shape(numbers, (*kept, 0)).counts[pair]
+        if data[count_at : count_at + 2] != NONE_KEPT:
+            _decode_kept(data, count_at)
+        kept += (int.from_bytes(data[count_at : count_at + 2], "big"),)
+    return kept
 
 
 def check_chunks(data: bytes, at: int, needed: int) -> None:
     """Raises CorruptRecord unless chunks of a message of `needed` fill `data` from `at` on."""
-    if data[at:] == _NO_CHUNKS:
+    head = data[at : at + _BITMAP_SIZE + 1]
+    systematic = int.from_bytes(head[:_BITMAP_SIZE], "big")
+    held = systematic.bit_count()
+    is_plain = len(head) > _BITMAP_SIZE and head[_BITMAP_SIZE] == 0
+    if is_plain and held < needed and not systematic >> needed:  # nearly always: no parity
+        if len(data) - at - len(head) != held * CHUNK_SIZE:
+            raise CorruptRecord("post-quantum chunks have another length than they say")
         return
     try:
         _decode_chunks(data, at, needed)

@@ -35,8 +35,9 @@ def test_a_record_in_ping_pong_stays_below_3000_bytes() -> None:
             sizes.append(len(receiver.records[sender.address]))
             record = receiver.record(sender)
             assert record is not None
-            assert record.current is not None
-            pq = SparseRatchet.from_bytes(record.current.post_quantum.to_bytes())
+            current = record.current_session()
+            assert current is not None
+            pq = SparseRatchet.from_bytes(current.post_quantum.to_bytes())
             states.add(type(pq.state).__name__)
     assert len(states) >= 8
     assert max(sizes) < 3_000

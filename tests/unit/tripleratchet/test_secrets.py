@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import tripleratchet as tr
-from tripleratchet import double, messages, post_quantum, pqxdh, session
+from tripleratchet import double, messages, post_quantum, pqxdh, resting, session
 from tripleratchet import record as record_module
 from tripleratchet.sparse_pq import SparseRatchet, ct_side, ek_side
 from tripleratchet.sparse_pq.chains import Chains
@@ -55,7 +55,9 @@ def _filled(kind: type) -> Any:
     """An instance whose every bytes or str field would show up in a careless repr."""
     values: dict[str, Any] = {}
     for name, annotation in _fields(kind) or ():
-        if "tuple" in annotation:
+        if "tuple[int" in annotation:
+            values[name] = (7,)
+        elif "tuple" in annotation:
             values[name] = (_SECRET * 32,)
         elif "bytes" in annotation:
             values[name] = _SECRET * 32
@@ -85,7 +87,7 @@ def test_the_walk_finds_the_classes_that_hold_secrets() -> None:
         *(tr.PreKey, tr.SignedPreKey, tr.KyberPreKey, tr.IdentityKeyPair, tr.SessionRecord),
         *(tr.Decrypted, tr.CiphertextMessage, tr.LocalParty, tr.Address),
         *(double.Core, double.ReceivingChain, double.Ratchet),
-        *(session.Session, session.Pending, session.Parties),
+        *(session.Session, session.Pending, session.Parties, resting.Resting),
         *(pqxdh.Secrets, pqxdh.Offer, messages.SignalMessage, messages.PreKeySignalMessage),
         post_quantum.Declined,
         *(SparseRatchet, Chains, Chunks),
@@ -100,13 +102,15 @@ def test_objects_of_a_live_session_show_nothing() -> None:
     one, other = pair()
     record = one.record(other)
     assert record is not None
-    assert record.current is not None
+    current = record.current_session()
+    assert current is not None
     shown = repr(
         [
             record,
             record.current,
-            record.current.ratchet,
-            double.Core.decode(record.current.ratchet.core),
+            current,
+            current.ratchet,
+            double.Core.decode(current.ratchet.core),
             one.local,
         ]
     )

@@ -147,8 +147,9 @@ def test_a_session_keeps_what_it_began_with() -> None:
     _talk(one, other)
     record = one.record(other)
     assert record is not None
-    assert record.current is not None
-    assert record.current.post_quantum is DECLINED
+    current = record.current_session()
+    assert current is not None
+    assert current.post_quantum is DECLINED
     one.start(other, other.bundle(one_time=7))
     _talk(one, other)
     fresh = one.record(other)
