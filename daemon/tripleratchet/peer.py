@@ -27,7 +27,7 @@ from .errors import (
     InvalidSignedPreKeyId,
     RatchetError,
 )
-from .fingerprint import safety_number
+from .fingerprint import SafetyNumber, safety_number
 from .incoming import decrypt
 from .keys import IdentityKeyPair
 from .messages import CiphertextMessage
@@ -147,6 +147,7 @@ class Peers:
             "setSession": self.set_session,
             "dropSession": self.drop_session,
             "safetyNumber": self.safety_number,
+            "compareSafetyNumber": self.compare_safety_number,
         }
 
     def run(self, fields: Fields) -> Fields:
@@ -266,14 +267,21 @@ class Peers:
 
     def safety_number(self, fields: Fields) -> Fields:
         """The safety number with another identity key."""
-        number = safety_number(
+        number = self._safety_number(fields)
+        return {"displayable": number.displayable, "scannable": number.scannable.hex()}
+
+    def compare_safety_number(self, fields: Fields) -> Fields:
+        """Whether what was scanned on the other side is the same."""
+        return {"same": self._safety_number(fields).compare(bytes.fromhex(fields["scanned"]))}
+
+    def _safety_number(self, fields: Fields) -> SafetyNumber:
+        return safety_number(
             version=_SAFETY_NUMBER_VERSION,
             local_identifier=bytes.fromhex(fields["id"]),
             local_identity=self._of(fields).local.identity.public,
             remote_identifier=bytes.fromhex(fields["peerId"]),
             remote_identity=keys.parse_public(bytes.fromhex(fields["peerPub"])),
         )
-        return {"displayable": number.displayable, "scannable": number.scannable.hex()}
 
     def _of(self, fields: Fields) -> Party:
         return self._parties[fields["name"]]

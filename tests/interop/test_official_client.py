@@ -333,3 +333,20 @@ def test_safety_numbers_agree(pair: tuple[Party, Party]) -> None:
     theirs = other.call("safetyNumber", peerPub=one.identity, id=ids[1], peerId=ids[0])
     assert mine["displayable"] == theirs["displayable"]
     assert len(mine["displayable"]) == 60
+    for scanner, scanned, said in (
+        (one, theirs["scannable"], True),
+        (other, mine["scannable"], True),
+        (one, mine["scannable"], False),  # its own
+        (other, mine["scannable"][:-2] + "00", False),
+    ):
+        us, them = (one, other) if scanner is one else (other, one)
+        own, peer = ids if scanner is one else ids[::-1]
+        fields = {"peerPub": them.identity, "id": own, "peerId": peer, "scanned": scanned}
+        assert us.call("compareSafetyNumber", **fields)["same"] is said
+    with pytest.raises(PeerError):
+        one.call(
+            "compareSafetyNumber", peerPub=other.identity, id=ids[0], peerId=ids[1], scanned="ff"
+        )
+    another = other.create()
+    changed = one.call("safetyNumber", peerPub=another.identity, id=ids[0], peerId=ids[1])
+    assert changed["displayable"] != mine["displayable"]

@@ -72,6 +72,17 @@ function bundle(b) {
   );
 }
 
+function fingerprint({ id, peerId, peerPub, ...fields }) {
+  return signal.Fingerprint.new(
+    SAFETY_NUMBER_ITERATIONS,
+    SAFETY_NUMBER_VERSION,
+    bytes(id),
+    partyOf(fields).identity.getPublicKey(),
+    bytes(peerId),
+    signal.PublicKey.deserialize(bytes(peerPub)),
+  );
+}
+
 const operations = {
   version() {
     const manifest = new URL(`node_modules/${packageName}/package.json`, import.meta.url);
@@ -153,18 +164,16 @@ const operations = {
   },
 
   safetyNumber(fields) {
-    const number = signal.Fingerprint.new(
-      SAFETY_NUMBER_ITERATIONS,
-      SAFETY_NUMBER_VERSION,
-      bytes(fields.id),
-      partyOf(fields).identity.getPublicKey(),
-      bytes(fields.peerId),
-      signal.PublicKey.deserialize(bytes(fields.peerPub)),
-    );
+    const number = fingerprint(fields);
     return {
       displayable: number.displayableFingerprint().toString(),
       scannable: hex(number.scannableFingerprint().toBuffer()),
     };
+  },
+
+  compareSafetyNumber(fields) {
+    const scanned = signal.ScannableFingerprint._fromBuffer(bytes(fields.scanned));
+    return { same: fingerprint(fields).scannableFingerprint().compare(scanned) };
   },
 };
 
