@@ -162,9 +162,6 @@ class User:
         return jobs_pb2.Step(establish=step)
 
 
-STALE_MS = 30 * 24 * 3600 * 1000
-
-
 @dataclass
 class Talk:
     """One conversation: its sealed row, and how to work on it."""
@@ -187,7 +184,6 @@ class Talk:
             user_account_id=self.user.account,
             business_account_id=self.number.account,
             now_ms=self.now_ms,
-            unanswered_limit_ms=self.now_ms - STALE_MS,
             steps=steps,
         )
 

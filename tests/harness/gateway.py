@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc.aio
@@ -215,6 +215,7 @@ class World:
     relay: Running
     stack: AsyncExitStack
     senders: dict[AccountId, Sender] = field(default_factory=dict)
+    devices: list[Device] = field(default_factory=list)
 
     def channel(self) -> grpc.aio.Channel:
         return open_channel(f"unix:{self.folder}/relay.sock", None)
@@ -252,11 +253,18 @@ class World:
         ) as gateway:
             yield gateway
 
-    async def business(self, gateway: Gateway, number: str = NUMBER) -> Business:
+    async def business(
+        self, gateway: Gateway, number: str = NUMBER, *, holds: bool = False
+    ) -> Business:
         registered = await gateway.identities.register_number(BUSINESS, number, RETENTION_MS)
-        sender = Sender(BUSINESS, registered.account_id, number, RETENTION_MS)
+        sender = Sender(BUSINESS, registered.account_id, number, RETENTION_MS, holds)
         self.senders[registered.account_id] = sender
         return Business(gateway, sender, registered.identity_key)
+
+    def set_policy(self, business: Business, *, holds: bool) -> None:
+        """Change what the registry says of a business."""
+        account = business.sender.account_id
+        self.senders[account] = replace(self.senders[account], hold_identity_changes=holds)
 
     async def device(self, phone_number: str = "", *, of: Device | None = None) -> Device:
         """A registered device, not connected yet; with `of`, a further one of that account."""
@@ -274,6 +282,7 @@ class World:
             verification = await device.request_verification(phone_number)
             code = self.relay.outbox.codes[verification]
             await device.register(phone_number, verification, code)
+        self.devices.append(device)
         return device
 
 

@@ -7,7 +7,8 @@
     │   └── Unauthenticated, Forbidden
     ├── NotFound             the named thing does not exist for this caller
     ├── Conflict             the thing is in another state, or its name is taken
-    │   └── AlreadyExists, VerificationFailed, DevicesChanged, Replaced
+    │   └── AlreadyExists, VerificationFailed, DevicesChanged, Replaced,
+    │       IdentityUnconfirmed, SafetyNumberMismatch
     ├── Expired              the time-to-live passed
     ├── Busy                 a bound was reached; `retry_after` says when to come back
     ├── Unavailable          no connection, or the process is going away: come back
@@ -32,11 +33,13 @@ __all__ = [
     "DevicesChanged",
     "Expired",
     "Forbidden",
+    "IdentityUnconfirmed",
     "InvalidRequest",
     "KeyReused",
     "LetterlockError",
     "NotFound",
     "Replaced",
+    "SafetyNumberMismatch",
     "ServerError",
     "TooLarge",
     "Unauthenticated",
@@ -163,6 +166,19 @@ class Replaced(Conflict):
     reason = "REPLACED"
 
 
+class IdentityUnconfirmed(Conflict):
+    """The user's identity key changed: compare safety numbers, then `confirm_identity`."""
+
+    reason = "IDENTITY_UNCONFIRMED"
+
+
+class SafetyNumberMismatch(Conflict):
+    """The user's identity key is not the one that was checked: it changed again, or somebody is in
+    between."""
+
+    reason = "SAFETY_NUMBER_MISMATCH"
+
+
 class Expired(LetterlockError):
     """The time-to-live passed."""
 
@@ -225,6 +241,8 @@ _BY_REASON: dict[str, type[LetterlockError]] = {
     "UNSUPPORTED_CONTENT": InvalidRequest,
     "REPLACED": Replaced,
     "CONFLICT": Conflict,
+    "IDENTITY_UNCONFIRMED": IdentityUnconfirmed,
+    "SAFETY_NUMBER_MISMATCH": SafetyNumberMismatch,
     "INTERNAL": ServerError,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
 }

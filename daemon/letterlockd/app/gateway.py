@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
-from letterlock.v1 import businesses_pb2_grpc, messaging_pb2_grpc
+from letterlock.v1 import businesses_pb2_grpc, identities_pb2_grpc, messaging_pb2_grpc
 
 from letterlockd.app.parts import limits_of, open_store, protections_of, server_identity
 from letterlockd.clock import SystemClock
@@ -26,6 +26,7 @@ from letterlockd.registry import tables as registry_tables
 from letterlockd.registry.room import Registry
 from letterlockd.role import Composed, run_role
 from letterlockd.rpc.businesses import BusinessesServicer
+from letterlockd.rpc.identities import IdentitiesServicer
 from letterlockd.rpc.messaging import Messaging
 from letterlockd.rpc.server import RpcServer, Service
 from letterlockd.rpc.tls import TlsFault
@@ -90,7 +91,11 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     )
     rotation = MasterRotation(key_file, protections, [book_keys, keyring])
     server = RpcServer(
-        _services(messaging, BusinessesServicer(registry, gateway.identities)),
+        _services(
+            messaging,
+            IdentitiesServicer(registry, gateway.user_identities),
+            BusinessesServicer(registry, gateway.identities),
+        ),
         listen=settings.gateway.listen,
         identity=identity,
         authenticator=registry,
@@ -119,14 +124,20 @@ def _core_settings(settings: Settings) -> GatewaySettings:
     return GatewaySettings(
         pre_key_rotation_ms=settings.gateway.pre_key_rotation_days * DAY_MS,
         pre_key_grace_ms=settings.gateway.pre_key_grace_days * DAY_MS,
-        stale_session_ms=settings.gateway.stale_session_days * DAY_MS,
     )
 
 
-def _services(messaging: Messaging, businesses: BusinessesServicer) -> list[Service]:
+def _services(
+    messaging: Messaging, identities: IdentitiesServicer, businesses: BusinessesServicer
+) -> list[Service]:
     return [
         Service(
             "letterlock.v1.Messaging", messaging, messaging_pb2_grpc.add_MessagingServicer_to_server
+        ),
+        Service(
+            "letterlock.v1.Identities",
+            identities,
+            identities_pb2_grpc.add_IdentitiesServicer_to_server,
         ),
         Service(
             "letterlock.v1.Businesses",
@@ -154,6 +165,11 @@ def _count(
     )
     counters.gauge(
         "in_hand", "Messages that were not answered yet.", lambda: gateway.outbound.in_hand
+    )
+    counters.gauge(
+        "held",
+        "Messages that wait until the business confirms a user's identity key.",
+        lambda: gateway.held.count,
     )
     counters.counter(
         "worker_restarts", "Ratchet processes that were lost and replaced.", lambda: pool.restarts

@@ -27,6 +27,9 @@ class Counters:
     first_contacts: int = counted("Conversations that were begun with keys fetched from the relay.")
     received: int = counted("Messages and signals of users that were decrypted.")
     duplicates: int = counted("Envelopes that the relay delivered again and that were known.")
+    unconfirmed_receipts: int = counted(
+        "Read receipts that were not believed because the user's identity key is not confirmed."
+    )
     undecryptable: int = counted("Envelopes that could not be decrypted and were set aside.")
     malformed_items: int = counted("Items from the relay that broke the contract and were dropped.")
     unknown_accounts: int = counted(

@@ -21,7 +21,7 @@ from letterlockd.gateway.recent import Written
 from letterlockd.gateway.tables import CONVERSATIONS, MESSAGES, join_conversation
 from letterlockd.model.ids import AccountId, ConversationId, MessageId, Pseudonym
 from letterlockd.records.v1.gateway_pb2 import MessageRecord, OutboxRecord
-from letterlockd.records.v1.inbox_pb2 import StoredEvent
+from letterlockd.records.v1.inbox_pb2 import StoredEvent, StoredIdentityChange
 from letterlockd.records.v1.jobs_pb2 import ConversationTask, StepResult
 from letterlockd.store.port import Check, CommitConflict, Delete, Put
 
@@ -115,6 +115,11 @@ class Draft:
         event.time_ms = self.now_ms
         event.pseudonym = Pseudonym(self.conversation[len(self.number.account) :])
         self._events.setdefault(expires_at_ms, []).append(event)
+
+    def tell_identity_change(self, expires_at_ms: int) -> None:
+        """Add that the user's identity key is another one."""
+        change = StoredIdentityChange(held=self.number.hold_identity_changes)
+        self.tell(StoredEvent(identity_change=change), expires_at_ms)
 
     def accept(self, message_id: MessageId, record: MessageRecord, expires_at_ms: int) -> None:
         """Write a message's first status record, which nobody may change any more."""

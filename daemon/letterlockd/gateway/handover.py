@@ -120,6 +120,7 @@ class Handover:
             _fill_status(event.status, stored.status, user_id)
         elif stored.HasField("identity_change"):
             event.identity_change.user_id = user_id
+            event.identity_change.held = stored.identity_change.held
         else:
             _fill_undecryptable(event.undecryptable, user_id, stored.undecryptable.device_id)
 
@@ -144,6 +145,7 @@ class Handover:
         message.phone_number = number
         message.device_id = inbound.device_id
         message.message_id = inbound.message_id.hex()
+        message.identity_unconfirmed = inbound.identity_unconfirmed
         message.content.CopyFrom(payload.content)
         if payload.HasField("sent_time"):
             message.sent_time.CopyFrom(payload.sent_time)

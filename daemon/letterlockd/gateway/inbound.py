@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from letterlock.relay.v1 import mailbox_pb2
 from letterlock.v1 import errors_pb2, messaging_pb2
@@ -22,19 +22,15 @@ from letterlockd.errors import LetterlockError
 from letterlockd.gateway.contacts import Contact, Contacts
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.incoming import IncomingWork
-from letterlockd.gateway.numbers import Number, NumberBook
+from letterlockd.gateway.numbers import Number, NumberBook, SenderLookup
 from letterlockd.gateway.progress import Advance, Progress
 from letterlockd.gateway.tables import SEEN, seen_key
 from letterlockd.model.ids import ID_BYTES, AccountId, MessageId, conversation_id
 from letterlockd.model.phone import check_e164
-from letterlockd.model.sender import Sender
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.store.port import Store, StoreFull
 
-__all__ = ["Inbound", "SenderLookup"]
-
-SenderLookup = Callable[[AccountId], Awaitable[Sender | None]]
-"""The registry's business number of a relay account; None when it is none of ours."""
+__all__ = ["Inbound"]
 
 _MAX_BATCH = 512
 _MAX_DEVICE = 127

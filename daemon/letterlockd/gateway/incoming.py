@@ -152,8 +152,7 @@ class IncomingWork(Work):
 
     def _settle_keys(self, told: jobs.Decrypted, draft: Draft) -> None:
         if told.identity_changed:
-            changed = inbox_pb2.StoredEvent(identity_change=inbox_pb2.StoredIdentityChange())
-            draft.tell(changed, self._expire_ms)
+            draft.tell_identity_change(self._expire_ms)
         self._checks.clear()
         for used in told.used_pre_keys:
             key = pre_key_key(self.number.key_scope, used.kind, used.key_id)
@@ -171,7 +170,9 @@ class IncomingWork(Work):
         self._counters.received += 1
         if self._contact is not None:
             draft.write(*phone_write(self.number, self._contact, self._expire_ms, draft.now_ms))
-        if told.kind == jobs.PAYLOAD_KIND_READ_RECEIPT:
+        if told.kind == jobs.PAYLOAD_KIND_READ_RECEIPT and told.identity_unconfirmed:
+            self._counters.unconfirmed_receipts += 1  # whose word it is, nobody knows yet
+        elif told.kind == jobs.PAYLOAD_KIND_READ_RECEIPT:
             read = messaging_pb2.MESSAGE_STATUS_READ
             draft.advances += [
                 Advance(MessageId(message_id), read, self.conversation)
@@ -183,9 +184,9 @@ class IncomingWork(Work):
             payload.content.typing.started = told.typing_started
             sealed = seal(self._day_key.key, payload.SerializeToString(), self._context)
             until_ms = min(draft.now_ms + _TYPING_LIFE_MS, self._expire_ms)
-            draft.tell(self._inbound_event(sealed), until_ms)
+            draft.tell(self._inbound_event(told, sealed), until_ms)
         else:
-            draft.tell(self._inbound_event(told.sealed_payload), self._expire_ms)
+            draft.tell(self._inbound_event(told, told.sealed_payload), self._expire_ms)
 
     def _settle_poison(self, draft: Draft) -> None:
         self._counters.undecryptable += 1
@@ -193,7 +194,7 @@ class IncomingWork(Work):
         lost = inbox_pb2.StoredUndecryptable(device_id=device)
         draft.tell(inbox_pb2.StoredEvent(undecryptable=lost), self._expire_ms)
 
-    def _inbound_event(self, sealed_payload: bytes) -> inbox_pb2.StoredEvent:
+    def _inbound_event(self, told: jobs.Decrypted, sealed_payload: bytes) -> inbox_pb2.StoredEvent:
         envelope = self._envelope
         event = inbox_pb2.StoredEvent()
         inbound = event.inbound
@@ -201,6 +202,7 @@ class IncomingWork(Work):
         inbound.message_id = envelope.message_id
         inbound.day_key_id = self._day_key.id
         inbound.sealed_payload = sealed_payload
+        inbound.identity_unconfirmed = told.identity_unconfirmed
         if envelope.sender_phone_number:
             inbound.sealed_number = seal_number(
                 self._day_key, self._context, envelope.sender_phone_number

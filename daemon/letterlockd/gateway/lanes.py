@@ -60,7 +60,7 @@ _PAUSE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What turns are worked with. `stale_session_ms`: see `GatewaySettings`."""
+    """What turns are worked with."""
 
     store: Store
     pool: Pool
@@ -69,7 +69,6 @@ class Desk:
     progress: Progress
     clock: Clock
     counters: Counters
-    stale_session_ms: int
 
 
 @dataclass(slots=True)
@@ -170,7 +169,6 @@ class Lane:
             if size > _MAX_JOB_BYTES:
                 self._turns.put_back(conversation, works)
             elif (turn := _begin(job, conversation, works, row, now_ms)) is not None:
-                turn.question.task.unanswered_limit_ms = now_ms - desk.stale_session_ms
                 size += turn.question.task.ByteSize()
                 turns.append(turn)
         if not turns:
@@ -302,6 +300,7 @@ def _begin(
     task.user_account_id = user
     task.business_account_id = number.account
     task.now_ms = now_ms
+    task.hold_identity_changes = number.hold_identity_changes
     draft = Draft(number, conversation, user, version, now_ms)
     return _Turn(conversation, works, parts, Question(task, number.key_scope), draft)
 

@@ -7,17 +7,22 @@ their users, and the store cannot be searched without the key. Knows no private 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from letterlockd.gateway.tables import NUMBERS
 from letterlockd.model.ids import ID_BYTES, AccountId, Pseudonym
+from letterlockd.model.sender import Sender
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.sealing.seal import lookup_hash, subkey
 from letterlockd.store.port import Store
 
-__all__ = ["Number", "NumberBook"]
+__all__ = ["Number", "NumberBook", "SenderLookup"]
+
+SenderLookup = Callable[[AccountId], Awaitable[Sender | None]]
+"""The registry's business number of a relay account; None when it is none of ours."""
 
 _MAX_CACHED = 4_096
 _MAX_PSEUDONYMS = 65_536
@@ -26,12 +31,14 @@ _MAX_PSEUDONYMS = 65_536
 @dataclass(frozen=True, slots=True)
 class Number:
     """One business number. `key_scope` (16 bytes) names `scope_key` (32) and whom identity and
-    pre-keys are sealed for; `sealed_identity` is for workers only."""
+    pre-keys are sealed for; `sealed_identity` is for workers only. `hold_identity_changes` is the
+    business's policy when the number was asked for."""
 
     account: AccountId
     key_scope: bytes
     scope_key: bytes = field(repr=False)
     sealed_identity: bytes = field(repr=False)
+    hold_identity_changes: bool = False
 
     def pseudonym(self, user: AccountId) -> Pseudonym:
         """The user as this number knows them."""
@@ -53,18 +60,27 @@ class Number:
 
 
 class NumberBook:
-    """The numbers of this gateway, read once and kept (bounded)."""
+    """The numbers of this gateway, read once and kept (bounded); their policies are the registry's,
+    asked each time."""
 
-    def __init__(self, store: Store, keyring: Keyring) -> None:
+    def __init__(self, store: Store, keyring: Keyring, senders: SenderLookup) -> None:
         self._store = store
         self._keyring = keyring
+        self._senders = senders
         self._numbers: OrderedDict[AccountId, Number] = OrderedDict()
 
     async def get(self, account: AccountId) -> Number | None:
         """The number of a relay account; None when it is none of ours."""
-        number = self._numbers.get(account)
-        if number is not None:
-            return number
+        number = self._numbers.get(account) or await self._load(account)
+        if number is None:
+            return None
+        sender = await self._senders(account)
+        holds = sender is not None and sender.hold_identity_changes
+        if holds != number.hold_identity_changes:
+            number = self._numbers[account] = replace(number, hold_identity_changes=holds)
+        return number
+
+    async def _load(self, account: AccountId) -> Number | None:
         row = await self._store.get(NUMBERS, account) if len(account) == ID_BYTES else None
         if row is None:
             return None

@@ -31,7 +31,6 @@ from letterlockd.model.ids import (
 )
 from letterlockd.model.varint import varint
 from letterlockd.records.v1 import gateway_pb2 as records
-from letterlockd.records.v1 import inbox_pb2
 from letterlockd.records.v1 import jobs_pb2 as jobs
 from letterlockd.store.port import ABSENT, Check, CommitConflict, Put
 
@@ -51,6 +50,7 @@ _BAD_PRE_KEYS = frozenset(
     }
 )
 _NO_SESSION = "SessionNotFound"
+_UNCONFIRMED = "IdentityUnconfirmed"
 
 _ENVELOPE_TAG = b"\x22"  # Submission.envelopes: field 4, length-delimited
 
@@ -174,12 +174,11 @@ class OutgoingWork(Work):
     def settle(self, results: Sequence[jobs.StepResult], draft: Draft) -> None:
         """Write what makes the message accepted."""
         self._parted = False
+        if results[0].established.identity_changed:
+            draft.tell_identity_change(self.letter.keep_until_ms)
         if results[-1].HasField("failure"):
             self._settle_failure(results, draft)
             return
-        if results[0].established.identity_changed:
-            changed = inbox_pb2.StoredEvent(identity_change=inbox_pb2.StoredIdentityChange())
-            draft.tell(changed, self.letter.keep_until_ms)
         letter = self.letter
         draft.write(
             Check(IDEMPOTENCY, letter.key, letter.key_version),
@@ -252,6 +251,8 @@ class OutgoingWork(Work):
             self.user = draft.user
             self._parted = True
             self._owner.without_session(self)
+        elif name == _UNCONFIRMED:
+            self.refuse(_unconfirmed())
         elif name in _BAD_PRE_KEYS or name == _NO_SESSION:
             self.refuse(_bad_pre_keys())
         else:
@@ -295,6 +296,11 @@ class OutgoingWork(Work):
 
 def _unknown() -> errors_pb2.Refusal:
     return refuse(errors_pb2.ERROR_REASON_UNKNOWN_RECIPIENT, "no such user")
+
+
+def _unconfirmed() -> errors_pb2.Refusal:
+    reason = errors_pb2.ERROR_REASON_IDENTITY_UNCONFIRMED
+    return refuse(reason, "the user's identity key changed and is not confirmed")
 
 
 def _bad_pre_keys() -> errors_pb2.Refusal:

@@ -22,18 +22,18 @@ from letterlockd.errors import LetterlockError
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.draft import Draft, Work
 from letterlockd.gateway.first_contacts import BundleSource
+from letterlockd.gateway.held import Held
 from letterlockd.gateway.numbers import Number, NumberBook
 from letterlockd.gateway.outbox import Outbox, OutboxRow
 from letterlockd.gateway.outgoing import establish, submission
 from letterlockd.gateway.sending import Sending, failure
 from letterlockd.gateway.tables import OUTBOX, account_of, outbox_key
 from letterlockd.model.ids import AccountId, ConversationId, MessageId
-from letterlockd.records.v1 import inbox_pb2
 from letterlockd.records.v1 import jobs_pb2 as jobs
 from letterlockd.records.v1.gateway_pb2 import OutboxRecord
 from letterlockd.sealing.errors import KeyDestroyed
 from letterlockd.sealing.keyring import DAY_MS, Keyring
-from letterlockd.store.port import Check, CommitConflict
+from letterlockd.store.port import Check, CommitConflict, Delete
 
 __all__ = ["Repair", "RepairWork"]
 
@@ -58,7 +58,17 @@ class RepairWork(Work):
 
     flow = "repair"
 
-    __slots__ = ("_bundles", "_extra", "_gone", "_now", "_row", "_sending", "_why")
+    __slots__ = (
+        "_bundles",
+        "_extra",
+        "_gone",
+        "_held",
+        "_holds",
+        "_now",
+        "_row",
+        "_sending",
+        "_why",
+    )
 
     def __init__(
         self,
@@ -66,6 +76,7 @@ class RepairWork(Work):
         row: OutboxRow,
         day_key: bytes,
         sending: Sending,
+        held: Held,
         *,
         bundles: keys_pb2.AccountBundles | None,
         extra: Sequence[int],
@@ -74,6 +85,8 @@ class RepairWork(Work):
         super().__init__(number, conversation, None, row.record.expire_ms // DAY_MS, day_key)
         self._row = row
         self._sending = sending
+        self._held = held
+        self._holds = False
         self._bundles = bundles
         self._extra = extra
         self._gone = False
@@ -96,11 +109,13 @@ class RepairWork(Work):
 
     def settle(self, results: Sequence[jobs.StepResult], draft: Draft) -> None:
         """Write the row in its new form."""
-        self._now, self._why = None, None
+        self._now, self._why, self._holds = None, None, False
         for result in results:
             if result.established.identity_changed:
-                changed = inbox_pb2.StoredEvent(identity_change=inbox_pb2.StoredIdentityChange())
-                draft.tell(changed, self._row.record.expire_ms)
+                draft.tell_identity_change(self._row.record.expire_ms)
+        if results[-1].failure.name == "IdentityUnconfirmed":
+            self._settle_unconfirmed(draft)
+            return
         if any(result.HasField("failure") for result in results):
             bad = errors_pb2.ERROR_REASON_BAD_PRE_KEYS
             self._why = failure(messaging_pb2.HOP_GATEWAY, bad)
@@ -116,13 +131,29 @@ class RepairWork(Work):
         )
         record.repairs += 1
         self._now = OutboxRow(self._row.sequence, record)
+        draft.write(self._still_there(), self._now.put())
+
+    def _settle_unconfirmed(self, draft: Draft) -> None:
+        """Set the row aside until the business has confirmed the new identity key."""
+        if self._held.is_full:
+            unconfirmed = errors_pb2.ERROR_REASON_IDENTITY_UNCONFIRMED
+            self._why = failure(messaging_pb2.HOP_GATEWAY, unconfirmed)
+            return
+        self._holds = True
+        gone = Delete(OUTBOX, outbox_key(self._row.sequence))
+        draft.write(self._still_there(), gone, self._held.put(self._row))
+
+    def _still_there(self) -> Check:
         # A row is written once when accepted and once for each repair; if it is gone, it expired.
         version = 1 + self._row.record.repairs
-        draft.write(Check(OUTBOX, outbox_key(self._row.sequence), version), self._now.put())
+        return Check(OUTBOX, outbox_key(self._row.sequence), version)
 
     def committed(self) -> None:
-        """Offer it again, or give it up."""
-        if self._now is not None:
+        """Offer it again, set it aside, or give it up."""
+        if self._holds:
+            self._held.added()
+            self._sending.let_go(self._row)
+        elif self._now is not None:
             self._sending.resubmit(self._now)
         elif self._why is not None:
             self._sending.fail([self._row], self._why)
@@ -153,6 +184,7 @@ class Repair:
         numbers: NumberBook,
         keyring: Keyring,
         outbox: Outbox,
+        held: Held,
         put: Callable[[RepairWork], None],
         counters: Counters,
     ) -> None:
@@ -160,6 +192,7 @@ class Repair:
         self._numbers = numbers
         self._keyring = keyring
         self._outbox = outbox
+        self._held = held
         self._put = put
         self._counters = counters
         self._cases: OrderedDict[ConversationId, _Case] = OrderedDict()
@@ -254,6 +287,14 @@ class Repair:
             except KeyDestroyed:
                 continue  # it has expired: the next look at what is due settles it
             self._put(
-                RepairWork(number, row, day_key.key, self._sending, bundles=bundles, extra=extra)
+                RepairWork(
+                    number,
+                    row,
+                    day_key.key,
+                    self._sending,
+                    self._held,
+                    bundles=bundles,
+                    extra=extra,
+                )
             )
             bundles, extra = None, []

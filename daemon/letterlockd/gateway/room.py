@@ -24,11 +24,12 @@ from letterlockd.gateway.contacts import Contacts
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.expiry import Expiry
 from letterlockd.gateway.first_contacts import FirstContacts
+from letterlockd.gateway.held import Held
 from letterlockd.gateway.identities import Identities
-from letterlockd.gateway.inbound import Inbound, SenderLookup
+from letterlockd.gateway.inbound import Inbound
 from letterlockd.gateway.inbox import Inbox
 from letterlockd.gateway.lanes import Desk, Lanes
-from letterlockd.gateway.numbers import NumberBook
+from letterlockd.gateway.numbers import NumberBook, SenderLookup
 from letterlockd.gateway.outbound import Outbound
 from letterlockd.gateway.outbox import Outbox
 from letterlockd.gateway.prekeys import PreKeyStock
@@ -38,6 +39,7 @@ from letterlockd.gateway.rotation import Rotation, Schedule
 from letterlockd.gateway.rounds import Pool
 from letterlockd.gateway.sending import Sending
 from letterlockd.gateway.settings import GatewaySettings
+from letterlockd.gateway.user_identities import UserIdentities
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.store.port import Store
 from letterlockd.uplink import Answered, Uplink
@@ -59,6 +61,7 @@ class Gateway:
         credential: str,
         inbox: Inbox,
         outbox: Outbox,
+        held: Held,
         senders: SenderLookup,
         clock: Clock,
         random: Callable[[int], bytes],
@@ -66,6 +69,7 @@ class Gateway:
     ) -> None:
         self.counters = counters = Counters()
         self.outbox = outbox
+        self.held = held
         self.inbox = inbox
         self.uplink: Uplink[int] = Uplink(
             channel,
@@ -74,11 +78,10 @@ class Gateway:
             fraction=secrets.SystemRandom().random,
             address=relay_address,
         )
-        numbers, contacts = NumberBook(store, keyring), Contacts(store, clock)
+        numbers, contacts = NumberBook(store, keyring, senders), Contacts(store, clock)
         relay = self.uplink.calls
         self.progress = Progress(store, inbox, clock, counters)
-        stale_ms = settings.stale_session_ms
-        desk = Desk(store, pool, inbox, outbox, self.progress, clock, counters, stale_ms)
+        desk = Desk(store, pool, inbox, outbox, self.progress, clock, counters)
         self.lanes = Lanes(desk, batch=settings.lane_batch)
         self.pre_keys = PreKeyStock(
             store=store,
@@ -127,8 +130,17 @@ class Gateway:
             numbers=numbers,
             keyring=keyring,
             outbox=outbox,
+            held=held,
             put=self.lanes.put,
             counters=counters,
+        )
+        self.user_identities = UserIdentities(
+            numbers=numbers,
+            contacts=contacts,
+            keyring=keyring,
+            held=held,
+            outbox=outbox,
+            put=self.lanes.put,
         )
         self.sending = Sending(
             outbox,
@@ -153,7 +165,7 @@ class Gateway:
             keys_used=self.pre_keys.used,
         )
         self.expiry = Expiry(
-            store, self.sending, self.progress, clock, seconds=settings.expiry_seconds
+            store, self.sending, self.progress, held, clock, seconds=settings.expiry_seconds
         )
 
     @classmethod
@@ -184,6 +196,7 @@ class Gateway:
                 credential=credential,
                 inbox=inbox,
                 outbox=await Outbox.open(store),
+                held=await Held.open(store, settings.max_held),
                 senders=senders,
                 clock=clock,
                 random=random,

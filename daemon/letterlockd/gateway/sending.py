@@ -50,7 +50,11 @@ _BUSY = frozenset(
 expires."""
 
 _RETRYABLE = frozenset(
-    {errors_pb2.ERROR_REASON_MAILBOX_FULL, errors_pb2.ERROR_REASON_DEVICES_CHANGED}
+    {
+        errors_pb2.ERROR_REASON_MAILBOX_FULL,
+        errors_pb2.ERROR_REASON_DEVICES_CHANGED,
+        errors_pb2.ERROR_REASON_IDENTITY_UNCONFIRMED,
+    }
 )
 
 _FAILED = messaging_pb2.MESSAGE_STATUS_FAILED
@@ -137,6 +141,10 @@ class Sending:
     def fail(self, rows: Sequence[OutboxRow], why: messaging_pb2.Failure) -> None:
         """Give messages up."""
         self._settle([(row, _FAILED, why) for row in rows if row.sequence in self._open])
+
+    def let_go(self, row: OutboxRow) -> None:
+        """The row is deleted, and not settled: the message waits elsewhere."""
+        self._close([row.sequence])
 
     def expire(self, row: OutboxRow) -> bool:
         """Give up a row whose time is over. False: the relay has it and will answer."""

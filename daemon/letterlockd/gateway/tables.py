@@ -10,6 +10,7 @@
     17 idempotency       account (16), tag of the caller's key (32) → IdempotencyRecord; expires
     18 outbox            be64 → OutboxRecord; expires
     20 seen              account (16), sender (16), message id (16) → nothing; expires
+    24 held              conversation (32), be64 → OutboxRecord without a submission; expires
 
 The inbox (19) has its own module. Tags are keyed hashes (`Keys`): the store cannot be searched
 for a phone number without the number's scope key. This module knows no values' insides.
@@ -22,6 +23,7 @@ from letterlockd.store.port import Table
 
 __all__ = [
     "CONVERSATIONS",
+    "HELD",
     "IDEMPOTENCY",
     "LAST_RESORT_USES",
     "LOOKUPS",
@@ -32,6 +34,7 @@ __all__ = [
     "SEEN",
     "TABLES",
     "account_of",
+    "held_key",
     "join_conversation",
     "outbox_key",
     "pending_number_key",
@@ -50,6 +53,7 @@ MESSAGES = Table("messages", 16, expires=True)
 IDEMPOTENCY = Table("idempotency", 17, expires=True)
 OUTBOX = Table("outbox", 18, expires=True)
 SEEN = Table("seen", 20, expires=True)
+HELD = Table("held", 24, expires=True)
 
 TABLES = (
     NUMBERS,
@@ -61,6 +65,7 @@ TABLES = (
     IDEMPOTENCY,
     OUTBOX,
     SEEN,
+    HELD,
 )
 """Every table of the core."""
 
@@ -86,6 +91,11 @@ def outbox_key(sequence: int) -> bytes:
 def seen_key(account: AccountId, sender: AccountId, message: MessageId) -> bytes:
     """SEEN: a message of a user that was worked already."""
     return account + sender + message
+
+
+def held_key(conversation: ConversationId, sequence: int) -> bytes:
+    """HELD: a message by its number in the outbox, so that a scan gives the order of acceptance."""
+    return conversation + sequence.to_bytes(8, "big")
 
 
 def account_of(conversation: ConversationId) -> AccountId:

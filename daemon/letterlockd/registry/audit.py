@@ -24,6 +24,7 @@ class Action(StrEnum):
     """What was done; the text is on disk."""
 
     CREATE_BUSINESS = "CREATE_BUSINESS"
+    UPDATE_BUSINESS = "UPDATE_BUSINESS"
     ADD_NUMBER = "ADD_NUMBER"
     ISSUE_TOKEN = "ISSUE_TOKEN"  # noqa: S105 - the name of an action
     REVOKE_TOKEN = "REVOKE_TOKEN"  # noqa: S105

@@ -58,6 +58,7 @@ class Business:
     display_name: str
     retention_ms: int
     create_ms: int
+    hold_identity_changes: bool
     numbers: tuple[BusinessNumber, ...]
     tokens: tuple[TokenInfo, ...]
 

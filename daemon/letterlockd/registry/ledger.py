@@ -81,6 +81,7 @@ class Ledger:
             record.display_name,
             record.retention_ms,
             record.create_ms,
+            record.hold_identity_changes,
             tuple(numbers),
             tuple(
                 TokenInfo(t.token_id.hex(), t.label, t.create_ms, t.revoke_ms or None)

@@ -68,7 +68,12 @@ class Registry:
         return await self._senders.sender_by_account(account)
 
     async def create_business(
-        self, principal: Principal, display_name: str, retention_ms: int
+        self,
+        principal: Principal,
+        display_name: str,
+        retention_ms: int,
+        *,
+        hold_identity_changes: bool = False,
     ) -> Business:
         """A new business without numbers and tokens. Operator only."""
         businesses.check_operator(principal)
@@ -76,7 +81,10 @@ class Registry:
         businesses.check_retention(retention_ms)
         business = BusinessId(self._random(16))
         record = _BusinessRecord(
-            display_name=display_name, retention_ms=retention_ms, create_ms=self._clock.now_ms()
+            display_name=display_name,
+            retention_ms=retention_ms,
+            create_ms=self._clock.now_ms(),
+            hold_identity_changes=hold_identity_changes,
         )
         await self._ledger.commit(
             [
@@ -85,6 +93,29 @@ class Registry:
                 self._ledger.audit(principal, audit.Action.CREATE_BUSINESS, business),
             ]
         )
+        return await self._ledger.shown(business, record)
+
+    async def update_business(
+        self,
+        principal: Principal,
+        business: BusinessId,
+        *,
+        display_name: str | None = None,
+        hold_identity_changes: bool | None = None,
+    ) -> Business:
+        """Change what is given. In force when this returns. Operator only."""
+        businesses.check_operator(principal)
+        if display_name is not None:
+            businesses.check_name(display_name)
+        async with self._ledger.changing:
+            row, record = await self._ledger.load(business)
+            if display_name is not None:
+                record.display_name = display_name
+            if hold_identity_changes is not None:
+                record.hold_identity_changes = hold_identity_changes
+            done = self._ledger.audit(principal, audit.Action.UPDATE_BUSINESS, business)
+            await self._ledger.change(business, row, record, done)
+            self._senders.forget()
         return await self._ledger.shown(business, record)
 
     async def business(self, principal: Principal, business: BusinessId) -> Business:

@@ -48,14 +48,20 @@ class NumberVault:
 
 
 class Senders:
-    """Looks up senders; keeps the most recent `_MAX_CACHED` of them. What a sender is made of never
-    changes once its number is registered."""
+    """Looks up senders; keeps the most recent `_MAX_CACHED` of them, until `forget`."""
 
     def __init__(self, store: Store, vault: NumberVault) -> None:
         self._store = store
         self._vault = vault
         self._by_number: OrderedDict[str, Sender] = OrderedDict()
         self._by_account: OrderedDict[AccountId, Sender] = OrderedDict()
+        self._edition = 0
+
+    def forget(self) -> None:
+        """A business was changed: read again, also what is being read now."""
+        self._edition += 1
+        self._by_number.clear()
+        self._by_account.clear()
 
     async def sender(self, principal: Principal, business_number: str) -> Sender:
         """The sender with this number. Raises `InvalidField` when it is malformed, `Forbidden` when
@@ -82,16 +88,20 @@ class Senders:
         if row is None:
             return None
         record = registry_pb2.BusinessNumberRecord.FromString(row.value)
+        edition = self._edition
         business = await self._store.get(BUSINESSES, record.business_id)
         if not record.account_id or business is None:
             return None
+        kept = registry_pb2.BusinessRecord.FromString(business.value)
         sender = Sender(
             BusinessId(record.business_id),
             AccountId(record.account_id),
             await self._vault.open(tag, record),
-            registry_pb2.BusinessRecord.FromString(business.value).retention_ms,
+            kept.retention_ms,
+            kept.hold_identity_changes,
         )
-        self._remember(sender)
+        if edition == self._edition:
+            self._remember(sender)
         return sender
 
     def _remember(self, sender: Sender) -> None:

@@ -28,6 +28,12 @@ __all__ = ["BusinessesServicer"]
 DEFAULT_PAGE = 100
 MAX_PAGE = 1_000
 
+_HOLDS = {
+    businesses_pb2.IDENTITY_POLICY_UNSPECIFIED: None,
+    businesses_pb2.IDENTITY_POLICY_ACCEPT_AND_TELL: False,
+    businesses_pb2.IDENTITY_POLICY_HOLD_UNTIL_CONFIRMED: True,
+}
+
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
@@ -44,8 +50,24 @@ class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
         retention = DEFAULT_RETENTION_MS
         if request.HasField("retention"):
             retention = _milliseconds(request.retention)
-        made = await self._registry.create_business(_principal(), request.display_name, retention)
+        made = await self._registry.create_business(
+            _principal(),
+            request.display_name,
+            retention,
+            hold_identity_changes=bool(_holds(request.identity_policy)),
+        )
         return _business(made)
+
+    async def UpdateBusiness(  # noqa: N802, D102
+        self, request: businesses_pb2.UpdateBusinessRequest, context: _Context
+    ) -> businesses_pb2.Business:
+        changed = await self._registry.update_business(
+            _principal(),
+            parse_business_id(request.business_id),
+            display_name=request.display_name if request.HasField("display_name") else None,
+            hold_identity_changes=_holds(request.identity_policy),
+        )
+        return _business(changed)
 
     async def GetBusiness(  # noqa: N802, D102
         self, request: businesses_pb2.GetBusinessRequest, context: _Context
@@ -92,6 +114,13 @@ class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
         return businesses_pb2.RevokeTokenResponse()
 
 
+def _holds(policy: businesses_pb2.IdentityPolicy.ValueType) -> bool | None:
+    """Whether it is to hold; None: not said. Raises `InvalidField`."""
+    if policy not in _HOLDS:
+        raise InvalidField("identity_policy", "ACCEPT_AND_TELL or HOLD_UNTIL_CONFIRMED")
+    return _HOLDS[policy]
+
+
 def _principal() -> Principal:
     caller = current_caller()
     if not isinstance(caller, Principal):
@@ -118,6 +147,7 @@ def _timestamp(milliseconds: int) -> timestamp_pb2.Timestamp:
 
 
 def _business(business: Business) -> businesses_pb2.Business:
+    holds = business.hold_identity_changes
     seconds, rest = divmod(business.retention_ms, 1000)
     return businesses_pb2.Business(
         business_id=business.business_id.hex(),
@@ -133,6 +163,7 @@ def _business(business: Business) -> businesses_pb2.Business:
         ],
         tokens=[_token(token) for token in business.tokens],
         create_time=_timestamp(business.create_ms),
+        identity_policy=next(policy for policy, means in _HOLDS.items() if means is holds),
     )
 
 

@@ -30,7 +30,7 @@ from letterlockd.limits import (
     MESSAGE_ID_BYTES,
     MIN_TIME_TO_LIVE_MS,
 )
-from letterlockd.model.ids import MessageId
+from letterlockd.model.ids import MessageId, Pseudonym
 from letterlockd.model.phone import check_e164
 from letterlockd.rpc.faults import refusal
 
@@ -40,6 +40,7 @@ __all__ = [
     "check_idempotency_key",
     "check_message",
     "check_message_id",
+    "check_user_id",
     "check_window",
     "sort_messages",
 ]
@@ -122,6 +123,12 @@ def check_message_id(text: str) -> MessageId:
     """A message id from its public form; raises `InvalidField`."""
     _check_id(text, "message_id")
     return MessageId(bytes.fromhex(text))
+
+
+def check_user_id(text: str) -> Pseudonym:
+    """A user's id from its public form; raises `InvalidField`."""
+    _check_id(text, "user_id")
+    return Pseudonym(bytes.fromhex(text))
 
 
 def check_idempotency_key(key: str) -> str:

@@ -21,13 +21,9 @@ class Conversation:
     def __init__(self, record: conversation_pb2.ConversationRecord) -> None:
         self._account = record.user_account_id
         self._identity_key = record.identity_key or None
+        self._identity_unconfirmed = record.identity_unconfirmed
         self._devices: dict[int, bytes | SessionRecord] = {
             device.device_id: device.record for device in record.devices
-        }
-        self._unanswered = {
-            device.device_id: device.unanswered_since_ms
-            for device in record.devices
-            if device.unanswered_since_ms
         }
         self.changed = False
 
@@ -38,8 +34,13 @@ class Conversation:
 
     @property
     def identity_key(self) -> bytes | None:
-        """The identity key that is accepted now."""
+        """The identity key that is known now."""
         return self._identity_key
+
+    @property
+    def identity_unconfirmed(self) -> bool:
+        """Whether the business has yet to confirm it: nothing may be encrypted until then."""
+        return self._identity_unconfirmed
 
     @property
     def devices(self) -> list[int]:
@@ -58,49 +59,41 @@ class Conversation:
         self._devices[device] = sessions
         self.changed = True
 
-    def unanswered_since(self, device: int) -> int | None:
-        """Milliseconds since 1970: the first message sent since one came from the device, or since
-        its session was opened."""
-        return self._unanswered.get(device)
-
-    def sent(self, device: int, now_ms: int) -> None:
-        """A message was encrypted for a device. A time in the future says that the clock went back,
-        and begins again."""
-        if self._unanswered.get(device, now_ms + 1) > now_ms:
-            self._unanswered[device] = now_ms
-
-    def heard(self, device: int) -> None:
-        """A message of a device was decrypted, or a session with it was opened."""
-        self._unanswered.pop(device, None)
-
-    def accept_identity(self, identity_key: bytes) -> bool:
+    def accept_identity(self, identity_key: bytes, *, hold: bool) -> bool:
         """Remember a verified identity key; True if another one was known before.
 
-        Then all sessions are forgotten: they belong to a key that nobody should hold any more.
+        Then all sessions are forgotten: they belong to a key that nobody should hold any more. With
+        `hold` the new key is to be confirmed.
         """
         known, self._identity_key = self._identity_key, identity_key
         self.changed = True
         if known is None or known == identity_key:
             return False
         self._devices.clear()
-        self._unanswered.clear()
+        self._identity_unconfirmed = self._identity_unconfirmed or hold
         return True
+
+    def confirm_identity(self) -> None:
+        """The business has confirmed the known identity key."""
+        if self._identity_unconfirmed:
+            self._identity_unconfirmed = False
+            self.changed = True
 
     def forget(self, devices: Collection[int]) -> None:
         """Drop all sessions with these devices."""
         for device in devices:
             if self._devices.pop(device, None) is not None:
-                self._unanswered.pop(device, None)
                 self.changed = True
 
     def to_record(self, account: bytes) -> conversation_pb2.ConversationRecord:
         """The state at rest, for the user's account (16 bytes)."""
         record = conversation_pb2.ConversationRecord(
-            user_account_id=account, identity_key=self._identity_key or b""
+            user_account_id=account,
+            identity_key=self._identity_key or b"",
+            identity_unconfirmed=self._identity_unconfirmed,
         )
         for device in self.devices:
             stored = self._devices[device]
             data = stored if isinstance(stored, bytes) else stored.to_bytes()
-            since = self._unanswered.get(device)
-            record.devices.add(device_id=device, record=data, unanswered_since_ms=since)
+            record.devices.add(device_id=device, record=data)
         return record

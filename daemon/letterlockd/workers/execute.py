@@ -13,7 +13,7 @@ from tripleratchet import Address, CorruptRecord, LocalParty, Random, RatchetErr
 
 from letterlockd.model.ids import AccountId, ratchet_name
 from letterlockd.records.v1 import conversation_pb2, jobs_pb2
-from letterlockd.workers import steps
+from letterlockd.workers import identity, steps
 from letterlockd.workers.conversation import Conversation
 from letterlockd.workers.keymaking import make_keys
 from letterlockd.workers.sealed import (
@@ -73,7 +73,7 @@ def _work(
     setting = _setting(task, parties, random)
     for step in task.steps:
         outcome = result.steps.add()
-        _try_step(conversation, step, setting, outcome)
+        _try_step(conversation, step, task, setting, outcome)
         if outcome.HasField("pre_keys_needed"):
             break
     if conversation.changed:
@@ -84,15 +84,21 @@ def _work(
 def _try_step(
     conversation: Conversation,
     step: jobs_pb2.Step,
+    task: jobs_pb2.ConversationTask,
     setting: steps.Setting,
     outcome: jobs_pb2.StepResult,
 ) -> None:
     try:
-        _do_step(conversation, step, setting, outcome)
+        _do_step(conversation, step, task, setting, outcome)
     except steps.AtDevice as refusal:
         _fail(outcome, type(refusal.__cause__).__name__, refusal.device)
-    except steps.BadBundle:
-        _fail(outcome, "BadBundle")
+    except (
+        steps.BadBundle,
+        steps.IdentityUnconfirmed,
+        identity.SafetyNumberMismatch,
+        identity.UnknownIdentity,
+    ) as refusal:
+        _fail(outcome, type(refusal).__name__)
     except RatchetError as refusal:
         _fail(outcome, type(refusal).__name__, step.decrypt.device_id)
     except (Unreadable, CorruptRecord):
@@ -102,6 +108,7 @@ def _try_step(
 def _do_step(
     conversation: Conversation,
     step: jobs_pb2.Step,
+    task: jobs_pb2.ConversationTask,
     setting: steps.Setting,
     outcome: jobs_pb2.StepResult,
 ) -> None:
@@ -114,6 +121,11 @@ def _do_step(
         steps.establish(conversation, step.establish, setting, outcome)
     elif kind == "drop_devices":
         steps.drop_devices(conversation, step.drop_devices, outcome)
+    elif kind == "check_identity":
+        own = setting.local.identity.public
+        identity.check_identity(conversation, step.check_identity, task, own, outcome)
+    elif kind == "confirm_identity":
+        identity.confirm_identity(conversation, step.confirm_identity, outcome)
     else:
         raise ValueError("step of no kind")
 
@@ -142,8 +154,8 @@ def _setting(task: jobs_pb2.ConversationTask, parties: _Parties, random: Random)
         scope_key=task.scope_key,
         day_key=task.day_key,
         now_ms=task.now_ms,
-        unanswered_limit_ms=task.unanswered_limit_ms,
         random=random,
+        hold_identity_changes=task.hold_identity_changes,
     )
 
 

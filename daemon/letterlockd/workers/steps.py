@@ -19,7 +19,6 @@ from tripleratchet import (
     Decrypted,
     LocalParty,
     MessageType,
-    PostQuantumPolicy,
     PreKeyBundle,
     Random,
     RatchetError,
@@ -38,11 +37,24 @@ from letterlockd.workers.payloads import BadPayload, read_payload
 from letterlockd.workers.prekeys import GivenPreKeys, Space
 from letterlockd.workers.sealed import open_content, seal_content
 
-__all__ = ["AtDevice", "BadBundle", "Setting", "decrypt", "drop_devices", "encrypt", "establish"]
+__all__ = [
+    "AtDevice",
+    "BadBundle",
+    "IdentityUnconfirmed",
+    "Setting",
+    "decrypt",
+    "drop_devices",
+    "encrypt",
+    "establish",
+]
 
 
 class BadBundle(Exception):
     """The bytes are no DeviceBundle, or there is none to prove the identity key with."""
+
+
+class IdentityUnconfirmed(Exception):
+    """The business has yet to confirm the user's identity key."""
 
 
 class AtDevice(Exception):
@@ -63,8 +75,8 @@ class Setting:
     scope_key: bytes
     day_key: bytes
     now_ms: int
-    unanswered_limit_ms: int
     random: Random
+    hold_identity_changes: bool = False
     spent: set[Space] = field(default_factory=set)
 
 
@@ -95,12 +107,11 @@ def establish(
             )
         except RatchetError as refusal:
             raise AtDevice(device) from refusal
-    changed = conversation.accept_identity(step.identity_key)
+    changed = conversation.accept_identity(step.identity_key, hold=setting.hold_identity_changes)
     if step.complete:
         conversation.forget(set(conversation.devices) - opened.keys())
     for device, sessions in opened.items():
         conversation.put(device, sessions)
-        conversation.heard(device)
     outcome.established.identity_changed = changed
 
 
@@ -110,7 +121,13 @@ def encrypt(
     setting: Setting,
     outcome: jobs_pb2.StepResult,
 ) -> None:
-    """Encrypt for every device. Raises `SessionNotFound` when there is none to send with."""
+    """Encrypt for every device. Raises `SessionNotFound` when there is none to send with, and
+    `IdentityUnconfirmed`."""
+    if (
+        conversation.identity_unconfirmed
+        and step.confirmed_identity_key != conversation.identity_key
+    ):
+        raise IdentityUnconfirmed
     context = step.content_context
     if step.WhichOneof("source") == "sealed_payload":
         payload, keep = open_content(setting.day_key, step.sealed_payload, context), False
@@ -119,12 +136,9 @@ def encrypt(
     following: list[tuple[int, SessionRecord]] = []
     envelopes: list[bytes] = []
     for device in conversation.devices:
-        before = conversation.sessions(device)
-        if not _may_send(conversation, device, before, setting):
-            continue  # the relay will name the device as missing, and its bundle is fetched
         try:
             sessions, message = ratchet_encrypt(
-                before,
+                conversation.sessions(device),
                 local=setting.local,
                 remote=Address(setting.remote_name, device),
                 plaintext=payload,
@@ -133,7 +147,7 @@ def encrypt(
                 random=setting.random,
             )
         except SessionNotFound:
-            continue
+            continue  # the relay will name the device as missing, and its bundle is fetched
         except RatchetError as refusal:
             raise AtDevice(device) from refusal
         following.append((device, sessions))
@@ -142,7 +156,6 @@ def encrypt(
         raise SessionNotFound("no device to send to")
     for device, sessions in following:
         conversation.put(device, sessions)
-        conversation.sent(device, setting.now_ms)
     outcome.encrypted.envelopes.extend(envelopes)
     if keep:
         sealed = seal_content(setting.day_key, payload, context, setting.random)
@@ -171,14 +184,17 @@ def decrypt(
     if isinstance(opened, list):
         _ask_for(opened, outcome.pre_keys_needed)
         return
-    changed = conversation.accept_identity(opened.remote_identity)
+    changed = conversation.accept_identity(
+        opened.remote_identity, hold=setting.hold_identity_changes
+    )
     conversation.put(step.device_id, opened.record)
-    conversation.heard(step.device_id)
     told = _tell(opened.plaintext, step.content_context, setting, outcome)
     if changed:
         told.identity_changed = True
     if is_new:
         told.new_device = True
+    if conversation.identity_unconfirmed:
+        told.identity_unconfirmed = True
     if opened.used is not None:
         pre_keys.settle(opened.used, told)
 
@@ -189,19 +205,6 @@ def drop_devices(
     """Forget devices."""
     conversation.forget(step.device_ids)
     outcome.devices_dropped.SetInParent()
-
-
-def _may_send(
-    conversation: Conversation, device: int, sessions: SessionRecord | None, setting: Setting
-) -> bool:
-    """Whether the current session is good to send with. One that nobody answers heals no more from
-    a stolen state; one without the required post-quantum ratchet was made under another policy."""
-    if setting.local.post_quantum is PostQuantumPolicy.REQUIRED and not (
-        sessions is not None and sessions.is_post_quantum
-    ):
-        return False
-    since = conversation.unanswered_since(device)
-    return since is None or since >= setting.unanswered_limit_ms
 
 
 def _open(

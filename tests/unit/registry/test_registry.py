@@ -12,7 +12,7 @@ from letterlockd.errors import (
 )
 from letterlockd.records.v1 import registry_pb2
 from letterlockd.registry.enrolment import MAX_NUMBERS
-from letterlockd.registry.room import MAX_TOKENS
+from letterlockd.registry.room import MAX_TOKENS, Registry
 from letterlockd.registry.tables import AUDIT
 
 from tests.unit.registry.conftest import NUMBER, OPERATOR, OTHER_NUMBER, World
@@ -282,3 +282,42 @@ async def test_pages_cover_every_business_once(world: World) -> None:
         if not after:
             break
     assert (set(seen), len(seen)) == (made, 5)
+
+
+async def test_a_changed_policy_is_in_force_at_once_and_after_a_restart(world: World) -> None:
+    business = await world.business()
+    shown = await world.registry.add_number(OPERATOR, business, NUMBER, world.registrar)
+    account = shown.numbers[0].account_id
+
+    async def holds(registry: Registry) -> bool:
+        sender = await registry.sender_by_account(account)
+        assert sender is not None
+        return sender.hold_identity_changes
+
+    assert not await holds(world.registry)
+    changed = await world.registry.update_business(OPERATOR, business, hold_identity_changes=True)
+    assert changed.hold_identity_changes
+    assert await holds(world.registry)
+    renamed = await world.registry.update_business(OPERATOR, business, display_name="New")
+    assert (renamed.display_name, renamed.hold_identity_changes) == ("New", True)
+    assert await holds(world.restarted())
+    rows = [
+        registry_pb2.AuditRecord.FromString(row.value)
+        for _, row in await world.store.scan(AUDIT, limit=100)
+    ]
+    assert [row.action for row in rows].count("UPDATE_BUSINESS") == 2
+
+
+async def test_a_sender_that_is_read_while_its_business_changes_is_not_kept(world: World) -> None:
+    business = await world.business()
+    shown = await world.registry.add_number(OPERATOR, business, NUMBER, world.registrar)
+    account = shown.numbers[0].account_id
+    registry = world.restarted()
+    await asyncio.gather(
+        registry.sender_by_account(account),
+        registry.update_business(OPERATOR, business, hold_identity_changes=True),
+        *(registry.sender_by_account(account) for _ in range(5)),
+    )
+    sender = await registry.sender_by_account(account)
+    assert sender is not None
+    assert sender.hold_identity_changes

@@ -51,6 +51,25 @@ async def test_a_business_from_making_to_its_revoked_token(world: World) -> None
     assert (list(listed.businesses), listed.next_page_token) == ([shown], "")
 
 
+async def test_what_an_update_does_not_name_stays(world: World) -> None:
+    call = Client(world)
+    hold, accept = pb.IDENTITY_POLICY_HOLD_UNTIL_CONFIRMED, pb.IDENTITY_POLICY_ACCEPT_AND_TELL
+    made = await call("CreateBusiness", pb.CreateBusinessRequest(display_name="Acme"))
+    assert made.identity_policy == accept
+    id_ = made.business_id
+    held = await call(
+        "UpdateBusiness", pb.UpdateBusinessRequest(business_id=id_, identity_policy=hold)
+    )
+    assert (held.display_name, held.identity_policy) == ("Acme", hold)
+    named = await call(
+        "UpdateBusiness", pb.UpdateBusinessRequest(business_id=id_, display_name="New")
+    )
+    assert (named.display_name, named.identity_policy) == ("New", hold)
+    assert await call("GetBusiness", pb.GetBusinessRequest(business_id=id_)) == named
+    request = pb.CreateBusinessRequest(display_name="Strict", identity_policy=hold)
+    assert (await call("CreateBusiness", request)).identity_policy == hold
+
+
 async def test_pages_follow_their_token(world: World) -> None:
     call = Client(world)
     for name in "abc":
@@ -83,6 +102,22 @@ async def test_pages_follow_their_token(world: World) -> None:
             pb.CreateBusinessRequest(display_name="x", retention=duration(-1)),
             "retention",
         ),
+        (
+            "CreateBusiness",
+            pb.CreateBusinessRequest(display_name="x", identity_policy=3),
+            "identity_policy",
+        ),
+        ("UpdateBusiness", pb.UpdateBusinessRequest(), "business_id"),
+        (
+            "UpdateBusiness",
+            pb.UpdateBusinessRequest(business_id=UNKNOWN, display_name=""),
+            "display_name",
+        ),
+        (
+            "UpdateBusiness",
+            pb.UpdateBusinessRequest(business_id=UNKNOWN, identity_policy=3),
+            "identity_policy",
+        ),
         ("GetBusiness", pb.GetBusinessRequest(), "business_id"),
         ("GetBusiness", pb.GetBusinessRequest(business_id="AB" * 16), "business_id"),
         ("GetBusiness", pb.GetBusinessRequest(business_id="0" * 31), "business_id"),
@@ -113,6 +148,7 @@ async def test_bad_input_names_the_field(world: World, method: str, request_, fi
     ("method", "request_"),
     [
         ("GetBusiness", pb.GetBusinessRequest(business_id=UNKNOWN)),
+        ("UpdateBusiness", pb.UpdateBusinessRequest(business_id=UNKNOWN)),
         ("AddNumber", pb.AddNumberRequest(business_id=UNKNOWN, phone_number=NUMBER)),
         ("IssueToken", pb.IssueTokenRequest(business_id=UNKNOWN)),
         ("RevokeToken", pb.RevokeTokenRequest(business_id=UNKNOWN, token_id="0" * 16)),

@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _IdentityPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IdentityPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IdentityPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IDENTITY_POLICY_UNSPECIFIED: _IdentityPolicy.ValueType  # 0
+    """Not set."""
+    IDENTITY_POLICY_ACCEPT_AND_TELL: _IdentityPolicy.ValueType  # 1
+    """The new key is accepted, and told as an IdentityChange event. The default."""
+    IDENTITY_POLICY_HOLD_UNTIL_CONFIRMED: _IdentityPolicy.ValueType  # 2
+    """It is told, and nothing is encrypted to the new key until Identities.ConfirmIdentity."""
+
+class IdentityPolicy(_IdentityPolicy, metaclass=_IdentityPolicyEnumTypeWrapper):
+    """What happens when the identity key of a user changes: they have a new phone, or somebody is in between."""
+
+IDENTITY_POLICY_UNSPECIFIED: IdentityPolicy.ValueType  # 0
+"""Not set."""
+IDENTITY_POLICY_ACCEPT_AND_TELL: IdentityPolicy.ValueType  # 1
+"""The new key is accepted, and told as an IdentityChange event. The default."""
+IDENTITY_POLICY_HOLD_UNTIL_CONFIRMED: IdentityPolicy.ValueType  # 2
+"""It is told, and nothing is encrypted to the new key until Identities.ConfirmIdentity."""
+Global___IdentityPolicy: _TypeAlias = IdentityPolicy  # noqa: Y015
 
 @_typing.final
 class Business(_message.Message):
@@ -34,10 +59,13 @@ class Business(_message.Message):
     NUMBERS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    IDENTITY_POLICY_FIELD_NUMBER: _builtins.int
     business_id: _builtins.str
     """32 characters of lower-case hex. Set by the gateway."""
     display_name: _builtins.str
     """For people; 1 to 100 characters. Set by the operator."""
+    identity_policy: Global___IdentityPolicy.ValueType
+    """What happens when the identity key of one of its users changes."""
     @_builtins.property
     def retention(self) -> _duration_pb2.Duration:
         """How long anything of a message is kept at most: 5 minutes to 30 days."""
@@ -63,10 +91,11 @@ class Business(_message.Message):
         numbers: _abc.Iterable[Global___BusinessNumber] | None = ...,
         tokens: _abc.Iterable[Global___Token] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        identity_policy: Global___IdentityPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "retention", b"retention"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_id", b"business_id", "create_time", b"create_time", "display_name", b"display_name", "numbers", b"numbers", "retention", b"retention", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_id", b"business_id", "create_time", b"create_time", "display_name", b"display_name", "identity_policy", b"identity_policy", "numbers", b"numbers", "retention", b"retention", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -148,8 +177,11 @@ class CreateBusinessRequest(_message.Message):
 
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
+    IDENTITY_POLICY_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """For people; 1 to 100 characters. Required."""
+    identity_policy: Global___IdentityPolicy.ValueType
+    """Not set: ACCEPT_AND_TELL."""
     @_builtins.property
     def retention(self) -> _duration_pb2.Duration:
         """5 minutes to 30 days; not set: 30 days."""
@@ -159,14 +191,47 @@ class CreateBusinessRequest(_message.Message):
         *,
         display_name: _builtins.str = ...,
         retention: _duration_pb2.Duration | None = ...,
+        identity_policy: Global___IdentityPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "retention", b"retention"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "identity_policy", b"identity_policy", "retention", b"retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateBusinessRequest: _TypeAlias = CreateBusinessRequest  # noqa: Y015
+
+@_typing.final
+class UpdateBusinessRequest(_message.Message):
+    """Request of UpdateBusiness. What is not set stays as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUSINESS_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    IDENTITY_POLICY_FIELD_NUMBER: _builtins.int
+    business_id: _builtins.str
+    """Which business."""
+    display_name: _builtins.str
+    """For people; 1 to 100 characters."""
+    identity_policy: Global___IdentityPolicy.ValueType
+    """Governs the changes that are seen from now on: who is held stays held until they are confirmed."""
+    def __init__(
+        self,
+        *,
+        business_id: _builtins.str = ...,
+        display_name: _builtins.str | None = ...,
+        identity_policy: Global___IdentityPolicy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "business_id", b"business_id", "display_name", b"display_name", "identity_policy", b"identity_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__display_name: _TypeAlias = _typing.Literal["display_name"]  # noqa: Y015
+    _WhichOneofArgType__display_name: _TypeAlias = _typing.Literal["_display_name", b"_display_name"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__display_name) -> _WhichOneofReturnType__display_name | None: ...
+
+Global___UpdateBusinessRequest: _TypeAlias = UpdateBusinessRequest  # noqa: Y015
 
 @_typing.final
 class GetBusinessRequest(_message.Message):

@@ -40,6 +40,11 @@ class BusinessesStub:
                 request_serializer=letterlock_dot_v1_dot_businesses__pb2.CreateBusinessRequest.SerializeToString,
                 response_deserializer=letterlock_dot_v1_dot_businesses__pb2.Business.FromString,
                 _registered_method=True)
+        self.UpdateBusiness = channel.unary_unary(
+                '/letterlock.v1.Businesses/UpdateBusiness',
+                request_serializer=letterlock_dot_v1_dot_businesses__pb2.UpdateBusinessRequest.SerializeToString,
+                response_deserializer=letterlock_dot_v1_dot_businesses__pb2.Business.FromString,
+                _registered_method=True)
         self.GetBusiness = channel.unary_unary(
                 '/letterlock.v1.Businesses/GetBusiness',
                 request_serializer=letterlock_dot_v1_dot_businesses__pb2.GetBusinessRequest.SerializeToString,
@@ -73,6 +78,13 @@ class BusinessesServicer:
 
     def CreateBusiness(self, request, context):
         """Makes a business. It has no number and no token yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateBusiness(self, request, context):
+        """Changes a business. What it changes is in force when the call returns, on open streams too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +132,11 @@ def add_BusinessesServicer_to_server(servicer, server):
             'CreateBusiness': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateBusiness,
                     request_deserializer=letterlock_dot_v1_dot_businesses__pb2.CreateBusinessRequest.FromString,
+                    response_serializer=letterlock_dot_v1_dot_businesses__pb2.Business.SerializeToString,
+            ),
+            'UpdateBusiness': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateBusiness,
+                    request_deserializer=letterlock_dot_v1_dot_businesses__pb2.UpdateBusinessRequest.FromString,
                     response_serializer=letterlock_dot_v1_dot_businesses__pb2.Business.SerializeToString,
             ),
             'GetBusiness': grpc.unary_unary_rpc_method_handler(
@@ -175,6 +192,33 @@ class Businesses:
             target,
             '/letterlock.v1.Businesses/CreateBusiness',
             letterlock_dot_v1_dot_businesses__pb2.CreateBusinessRequest.SerializeToString,
+            letterlock_dot_v1_dot_businesses__pb2.Business.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateBusiness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letterlock.v1.Businesses/UpdateBusiness',
+            letterlock_dot_v1_dot_businesses__pb2.UpdateBusinessRequest.SerializeToString,
             letterlock_dot_v1_dot_businesses__pb2.Business.FromString,
             options,
             channel_credentials,

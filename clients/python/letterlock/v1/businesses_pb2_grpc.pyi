@@ -37,6 +37,8 @@ class BusinessesStub:
     def __new__(cls, channel: _aio.Channel) -> BusinessesAsyncStub: ...
     CreateBusiness: _grpc.UnaryUnaryMultiCallable[_businesses_pb2.CreateBusinessRequest, _businesses_pb2.Business]
     """Makes a business. It has no number and no token yet."""
+    UpdateBusiness: _grpc.UnaryUnaryMultiCallable[_businesses_pb2.UpdateBusinessRequest, _businesses_pb2.Business]
+    """Changes a business. What it changes is in force when the call returns, on open streams too."""
     GetBusiness: _grpc.UnaryUnaryMultiCallable[_businesses_pb2.GetBusinessRequest, _businesses_pb2.Business]
     """One business."""
     ListBusinesses: _grpc.UnaryUnaryMultiCallable[_businesses_pb2.ListBusinessesRequest, _businesses_pb2.ListBusinessesResponse]
@@ -57,6 +59,8 @@ class BusinessesAsyncStub(BusinessesStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateBusiness: _aio.UnaryUnaryMultiCallable[_businesses_pb2.CreateBusinessRequest, _businesses_pb2.Business]  # type: ignore[assignment]
     """Makes a business. It has no number and no token yet."""
+    UpdateBusiness: _aio.UnaryUnaryMultiCallable[_businesses_pb2.UpdateBusinessRequest, _businesses_pb2.Business]  # type: ignore[assignment]
+    """Changes a business. What it changes is in force when the call returns, on open streams too."""
     GetBusiness: _aio.UnaryUnaryMultiCallable[_businesses_pb2.GetBusinessRequest, _businesses_pb2.Business]  # type: ignore[assignment]
     """One business."""
     ListBusinesses: _aio.UnaryUnaryMultiCallable[_businesses_pb2.ListBusinessesRequest, _businesses_pb2.ListBusinessesResponse]  # type: ignore[assignment]
@@ -80,6 +84,14 @@ class BusinessesServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_businesses_pb2.Business, _abc.Awaitable[_businesses_pb2.Business]]:
         """Makes a business. It has no number and no token yet."""
+
+    @_abc_1.abstractmethod
+    def UpdateBusiness(
+        self,
+        request: _businesses_pb2.UpdateBusinessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_businesses_pb2.Business, _abc.Awaitable[_businesses_pb2.Business]]:
+        """Changes a business. What it changes is in force when the call returns, on open streams too."""
 
     @_abc_1.abstractmethod
     def GetBusiness(

@@ -91,6 +91,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A bug on our side. The log of the process knows more under the request id."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 27
     """The time the caller gave for the call was over before the work was done."""
+    ERROR_REASON_IDENTITY_UNCONFIRMED: _ErrorReason.ValueType  # 28
+    """The user's identity key changed, and the business has yet to confirm the new one."""
+    ERROR_REASON_SAFETY_NUMBER_MISMATCH: _ErrorReason.ValueType  # 29
+    """The safety number is not the one of the user's present identity key: the key changed again since it
+    was checked, or somebody is in between.
+    """
     ERROR_REASON_UNDECRYPTABLE: _ErrorReason.ValueType  # 30
     """The user's device could not decrypt the message, nor what was sent again for it."""
 
@@ -153,6 +159,12 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 26
 """A bug on our side. The log of the process knows more under the request id."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 27
 """The time the caller gave for the call was over before the work was done."""
+ERROR_REASON_IDENTITY_UNCONFIRMED: ErrorReason.ValueType  # 28
+"""The user's identity key changed, and the business has yet to confirm the new one."""
+ERROR_REASON_SAFETY_NUMBER_MISMATCH: ErrorReason.ValueType  # 29
+"""The safety number is not the one of the user's present identity key: the key changed again since it
+was checked, or somebody is in between.
+"""
 ERROR_REASON_UNDECRYPTABLE: ErrorReason.ValueType  # 30
 """The user's device could not decrypt the message, nor what was sent again for it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

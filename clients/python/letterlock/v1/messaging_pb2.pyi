@@ -840,6 +840,7 @@ class InboundMessage(_message.Message):
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     SENT_TIME_FIELD_NUMBER: _builtins.int
+    IDENTITY_UNCONFIRMED_FIELD_NUMBER: _builtins.int
     RESENT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user's id for this business number."""
@@ -849,6 +850,10 @@ class InboundMessage(_message.Message):
     """The user's device: 1 to 127."""
     message_id: _builtins.str
     """The message's id, chosen by the user's device: 32 characters of lower-case hex."""
+    identity_unconfirmed: _builtins.bool
+    """True when the user's identity key changed under HOLD_UNTIL_CONFIRMED and was not confirmed when
+    this came: it may be somebody else's word.
+    """
     resent: _builtins.bool
     """True when their device sent it again because it could not be decrypted before: this heals an
     `undecryptable` event of the same message id.
@@ -870,11 +875,12 @@ class InboundMessage(_message.Message):
         message_id: _builtins.str = ...,
         content: _content_pb2.Content | None = ...,
         sent_time: _timestamp_pb2.Timestamp | None = ...,
+        identity_unconfirmed: _builtins.bool = ...,
         resent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "sent_time", b"sent_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "device_id", b"device_id", "message_id", b"message_id", "phone_number", b"phone_number", "resent", b"resent", "sent_time", b"sent_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "device_id", b"device_id", "identity_unconfirmed", b"identity_unconfirmed", "message_id", b"message_id", "phone_number", b"phone_number", "resent", b"resent", "sent_time", b"sent_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -926,21 +932,25 @@ Global___StatusUpdate: _TypeAlias = StatusUpdate  # noqa: Y015
 
 @_typing.final
 class IdentityChange(_message.Message):
-    """The identity key of a user is not the one seen before. Messages go on under the new key."""
+    """The identity key of a user is not the one seen before."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user's id for this business number."""
+    held: _builtins.bool
+    """False: messages go on under the new key. True: none is encrypted to it until ConfirmIdentity."""
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,10 +31,15 @@ class ConversationRecord(_message.Message):
     USER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     IDENTITY_KEY_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    IDENTITY_UNCONFIRMED_FIELD_NUMBER: _builtins.int
     user_account_id: _builtins.bytes
     """The user's account, 16 bytes: the ratchet name of the remote. Set when the record is made."""
     identity_key: _builtins.bytes
     """The user's public identity key, 33 bytes, as last seen. A different one later is accepted and told."""
+    identity_unconfirmed: _builtins.bool
+    """`identity_key` took another one's place, and the business wants to confirm it first: nothing is
+    encrypted until then.
+    """
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceSessions]:
         """One for each device that a session was ever opened with and not dropped, ascending, at most 127."""
@@ -45,10 +50,11 @@ class ConversationRecord(_message.Message):
         user_account_id: _builtins.bytes = ...,
         identity_key: _builtins.bytes = ...,
         devices: _abc.Iterable[Global___DeviceSessions] | None = ...,
+        identity_unconfirmed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "identity_key", b"identity_key", "user_account_id", b"user_account_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "identity_key", b"identity_key", "identity_unconfirmed", b"identity_unconfirmed", "user_account_id", b"user_account_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -62,25 +68,19 @@ class DeviceSessions(_message.Message):
 
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
-    UNANSWERED_SINCE_MS_FIELD_NUMBER: _builtins.int
     device_id: _builtins.int
     """1 to 127."""
     record: _builtins.bytes
     """A tripleratchet session record, in its own versioned format."""
-    unanswered_since_ms: _builtins.int
-    """Milliseconds since 1970: the first message sent on the current session since something was last
-    received from the device; 0: there is none.
-    """
     def __init__(
         self,
         *,
         device_id: _builtins.int = ...,
         record: _builtins.bytes = ...,
-        unanswered_since_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "record", b"record", "unanswered_since_ms", b"unanswered_since_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "record", b"record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -108,6 +108,7 @@ class StoredInbound(_message.Message):
     DAY_KEY_ID_FIELD_NUMBER: _builtins.int
     SEALED_PAYLOAD_FIELD_NUMBER: _builtins.int
     SEALED_NUMBER_FIELD_NUMBER: _builtins.int
+    IDENTITY_UNCONFIRMED_FIELD_NUMBER: _builtins.int
     device_id: _builtins.int
     """Sending device, 1 to 127."""
     message_id: _builtins.bytes
@@ -120,6 +121,8 @@ class StoredInbound(_message.Message):
     """The user's phone number (E.164, UTF-8) under the day key; context: conversation || message id ||
     "number". Empty: not known.
     """
+    identity_unconfirmed: _builtins.bool
+    """The business had yet to confirm the identity key that it came under."""
     def __init__(
         self,
         *,
@@ -128,10 +131,11 @@ class StoredInbound(_message.Message):
         day_key_id: _builtins.bytes = ...,
         sealed_payload: _builtins.bytes = ...,
         sealed_number: _builtins.bytes = ...,
+        identity_unconfirmed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["day_key_id", b"day_key_id", "device_id", b"device_id", "message_id", b"message_id", "sealed_number", b"sealed_number", "sealed_payload", b"sealed_payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day_key_id", b"day_key_id", "device_id", b"device_id", "identity_unconfirmed", b"identity_unconfirmed", "message_id", b"message_id", "sealed_number", b"sealed_number", "sealed_payload", b"sealed_payload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -183,12 +187,17 @@ class StoredIdentityChange(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    HELD_FIELD_NUMBER: _builtins.int
+    held: _builtins.bool
+    """Messages to the user wait until the business confirms the new one."""
     def __init__(
         self,
+        *,
+        held: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -129,7 +129,7 @@ class ConversationTask(_message.Message):
     BUSINESS_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     NOW_MS_FIELD_NUMBER: _builtins.int
     KEY_OWNER_ID_FIELD_NUMBER: _builtins.int
-    UNANSWERED_LIMIT_MS_FIELD_NUMBER: _builtins.int
+    HOLD_IDENTITY_CHANGES_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     conversation: _builtins.bytes
     """Key of the conversation row, 32 bytes: business account || pseudonym of the user."""
@@ -155,10 +155,8 @@ class ConversationTask(_message.Message):
     """Whom identity and pre-keys are sealed for: the `account_id` of the KeyTask that made them, which
     is older than the account. 16 bytes; empty: the account.
     """
-    unanswered_limit_ms: _builtins.int
-    """Sessions on which nothing came back since a message sent before this time are sent with no more:
-    milliseconds since 1970; 0: no session is too old.
-    """
+    hold_identity_changes: _builtins.bool
+    """A change of the user's identity key that these steps bring is to be confirmed by the business."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
         """What to do."""
@@ -175,12 +173,12 @@ class ConversationTask(_message.Message):
         business_account_id: _builtins.bytes = ...,
         now_ms: _builtins.int = ...,
         key_owner_id: _builtins.bytes = ...,
-        unanswered_limit_ms: _builtins.int = ...,
+        hold_identity_changes: _builtins.bool = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_account_id", b"business_account_id", "conversation", b"conversation", "day_key", b"day_key", "key_owner_id", b"key_owner_id", "now_ms", b"now_ms", "scope_key", b"scope_key", "sealed_identity", b"sealed_identity", "sealed_record", b"sealed_record", "steps", b"steps", "unanswered_limit_ms", b"unanswered_limit_ms", "user_account_id", b"user_account_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_account_id", b"business_account_id", "conversation", b"conversation", "day_key", b"day_key", "hold_identity_changes", b"hold_identity_changes", "key_owner_id", b"key_owner_id", "now_ms", b"now_ms", "scope_key", b"scope_key", "sealed_identity", b"sealed_identity", "sealed_record", b"sealed_record", "steps", b"steps", "user_account_id", b"user_account_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -196,6 +194,8 @@ class Step(_message.Message):
     ENCRYPT_FIELD_NUMBER: _builtins.int
     DECRYPT_FIELD_NUMBER: _builtins.int
     DROP_DEVICES_FIELD_NUMBER: _builtins.int
+    CHECK_IDENTITY_FIELD_NUMBER: _builtins.int
+    CONFIRM_IDENTITY_FIELD_NUMBER: _builtins.int
     RENEW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def establish(self) -> Global___Establish:
@@ -214,6 +214,14 @@ class Step(_message.Message):
         """Forget devices."""
 
     @_builtins.property
+    def check_identity(self) -> Global___CheckIdentity:
+        """Make the safety number, and hold another against it."""
+
+    @_builtins.property
+    def confirm_identity(self) -> Global___ConfirmIdentity:
+        """Accept the identity key for good."""
+
+    @_builtins.property
     def renew(self) -> Global___Renew:
         """A device could not decrypt what we sent."""
 
@@ -224,13 +232,15 @@ class Step(_message.Message):
         encrypt: Global___Encrypt | None = ...,
         decrypt: Global___Decrypt | None = ...,
         drop_devices: Global___DropDevices | None = ...,
+        check_identity: Global___CheckIdentity | None = ...,
+        confirm_identity: Global___ConfirmIdentity | None = ...,
         renew: Global___Renew | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decrypt", b"decrypt", "drop_devices", b"drop_devices", "encrypt", b"encrypt", "establish", b"establish", "kind", b"kind", "renew", b"renew"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check_identity", b"check_identity", "confirm_identity", b"confirm_identity", "decrypt", b"decrypt", "drop_devices", b"drop_devices", "encrypt", b"encrypt", "establish", b"establish", "kind", b"kind", "renew", b"renew"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decrypt", b"decrypt", "drop_devices", b"drop_devices", "encrypt", b"encrypt", "establish", b"establish", "kind", b"kind", "renew", b"renew"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_identity", b"check_identity", "confirm_identity", b"confirm_identity", "decrypt", b"decrypt", "drop_devices", b"drop_devices", "encrypt", b"encrypt", "establish", b"establish", "kind", b"kind", "renew", b"renew"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["establish", "encrypt", "decrypt", "drop_devices", "renew"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["establish", "encrypt", "decrypt", "drop_devices", "check_identity", "confirm_identity", "renew"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -284,6 +294,7 @@ class Encrypt(_message.Message):
     SEALED_PAYLOAD_FIELD_NUMBER: _builtins.int
     CONTENT_CONTEXT_FIELD_NUMBER: _builtins.int
     ONLY_DEVICE_FIELD_NUMBER: _builtins.int
+    CONFIRMED_IDENTITY_KEY_FIELD_NUMBER: _builtins.int
     payload: _builtins.bytes
     """Serialised letterlock.content.v1.Payload, padded."""
     sealed_payload: _builtins.bytes
@@ -296,6 +307,8 @@ class Encrypt(_message.Message):
     """
     only_device: _builtins.int
     """Only for this device; 0: for all."""
+    confirmed_identity_key: _builtins.bytes
+    """Encrypt although the identity key is not confirmed, if it is this one, 33 bytes. Empty: do not."""
     def __init__(
         self,
         *,
@@ -303,16 +316,67 @@ class Encrypt(_message.Message):
         sealed_payload: _builtins.bytes = ...,
         content_context: _builtins.bytes = ...,
         only_device: _builtins.int = ...,
+        confirmed_identity_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "sealed_payload", b"sealed_payload", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_context", b"content_context", "only_device", b"only_device", "payload", b"payload", "sealed_payload", b"sealed_payload", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_identity_key", b"confirmed_identity_key", "content_context", b"content_context", "only_device", b"only_device", "payload", b"payload", "sealed_payload", b"sealed_payload", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["payload", "sealed_payload"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___Encrypt: _TypeAlias = Encrypt  # noqa: Y015
+
+@_typing.final
+class CheckIdentity(_message.Message):
+    """Make the safety number of the conversation; costs some milliseconds, on purpose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGITS_FIELD_NUMBER: _builtins.int
+    SCANNED_FIELD_NUMBER: _builtins.int
+    digits: _builtins.str
+    """60 digits."""
+    scanned: _builtins.bytes
+    """The user's scannable form."""
+    def __init__(
+        self,
+        *,
+        digits: _builtins.str = ...,
+        scanned: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checked", b"checked", "digits", b"digits", "scanned", b"scanned"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked", b"checked", "digits", b"digits", "scanned", b"scanned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_checked: _TypeAlias = _typing.Literal["digits", "scanned"]  # noqa: Y015
+    _WhichOneofArgType_checked: _TypeAlias = _typing.Literal["checked", b"checked"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_checked) -> _WhichOneofReturnType_checked | None: ...
+
+Global___CheckIdentity: _TypeAlias = CheckIdentity  # noqa: Y015
+
+@_typing.final
+class ConfirmIdentity(_message.Message):
+    """Nothing is held any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_KEY_FIELD_NUMBER: _builtins.int
+    identity_key: _builtins.bytes
+    """The key that was checked, 33 bytes: the step fails when it is not the known one."""
+    def __init__(
+        self,
+        *,
+        identity_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_key", b"identity_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmIdentity: _TypeAlias = ConfirmIdentity  # noqa: Y015
 
 @_typing.final
 class Decrypt(_message.Message):
@@ -613,6 +677,8 @@ class StepResult(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     PRE_KEYS_NEEDED_FIELD_NUMBER: _builtins.int
     DEVICES_DROPPED_FIELD_NUMBER: _builtins.int
+    IDENTITY_CHECKED_FIELD_NUMBER: _builtins.int
+    IDENTITY_CONFIRMED_FIELD_NUMBER: _builtins.int
     RENEWED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def established(self) -> Global___Established:
@@ -639,6 +705,14 @@ class StepResult(_message.Message):
         """Devices were forgotten."""
 
     @_builtins.property
+    def identity_checked(self) -> Global___IdentityChecked:
+        """The safety number."""
+
+    @_builtins.property
+    def identity_confirmed(self) -> Global___IdentityConfirmed:
+        """The identity key is confirmed."""
+
+    @_builtins.property
     def renewed(self) -> Global___Renewed:
         """A session was archived, or need not be."""
 
@@ -651,13 +725,15 @@ class StepResult(_message.Message):
         failure: Global___StepFailure | None = ...,
         pre_keys_needed: Global___PreKeysNeeded | None = ...,
         devices_dropped: Global___DevicesDropped | None = ...,
+        identity_checked: Global___IdentityChecked | None = ...,
+        identity_confirmed: Global___IdentityConfirmed | None = ...,
         renewed: Global___Renewed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decrypted", b"decrypted", "devices_dropped", b"devices_dropped", "encrypted", b"encrypted", "established", b"established", "failure", b"failure", "outcome", b"outcome", "pre_keys_needed", b"pre_keys_needed", "renewed", b"renewed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decrypted", b"decrypted", "devices_dropped", b"devices_dropped", "encrypted", b"encrypted", "established", b"established", "failure", b"failure", "identity_checked", b"identity_checked", "identity_confirmed", b"identity_confirmed", "outcome", b"outcome", "pre_keys_needed", b"pre_keys_needed", "renewed", b"renewed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decrypted", b"decrypted", "devices_dropped", b"devices_dropped", "encrypted", b"encrypted", "established", b"established", "failure", b"failure", "outcome", b"outcome", "pre_keys_needed", b"pre_keys_needed", "renewed", b"renewed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decrypted", b"decrypted", "devices_dropped", b"devices_dropped", "encrypted", b"encrypted", "established", b"established", "failure", b"failure", "identity_checked", b"identity_checked", "identity_confirmed", b"identity_confirmed", "outcome", b"outcome", "pre_keys_needed", b"pre_keys_needed", "renewed", b"renewed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["established", "encrypted", "decrypted", "failure", "pre_keys_needed", "devices_dropped", "renewed"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["established", "encrypted", "decrypted", "failure", "pre_keys_needed", "devices_dropped", "identity_checked", "identity_confirmed", "renewed"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
@@ -698,8 +774,7 @@ class Encrypted(_message.Message):
     @_builtins.property
     def envelopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Serialised letterlock.relay.v1.DeviceEnvelope messages, by ascending device. A device whose session
-        is too old (`unanswered_limit_ms`), or is without the post-quantum ratchet that is required, is left
-        out; the relay will name it as missing.
+        was never answered in 30 days is left out; the relay will name it as missing.
         """
 
     def __init__(
@@ -732,6 +807,7 @@ class Decrypted(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     SENT_MS_FIELD_NUMBER: _builtins.int
     TYPING_STARTED_FIELD_NUMBER: _builtins.int
+    IDENTITY_UNCONFIRMED_FIELD_NUMBER: _builtins.int
     sealed_payload: _builtins.bytes
     """Content under the day key: a serialised letterlock.content.v1.Payload, as received. Set for MESSAGE."""
     message_id: _builtins.bytes
@@ -750,6 +826,8 @@ class Decrypted(_message.Message):
     """When the sending end says that it was sent: milliseconds since 1970; 0: it does not say."""
     typing_started: _builtins.bool
     """For TYPING: it started (or stopped)."""
+    identity_unconfirmed: _builtins.bool
+    """The business has yet to confirm the identity key."""
     @_builtins.property
     def read_message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """For a READ_RECEIPT: the ids that were read, 1 to 100 of 16 bytes."""
@@ -771,14 +849,66 @@ class Decrypted(_message.Message):
         kind: Global___PayloadKind.ValueType = ...,
         sent_ms: _builtins.int = ...,
         typing_started: _builtins.bool = ...,
+        identity_unconfirmed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_changed", b"identity_changed", "kind", b"kind", "last_resort_use", b"last_resort_use", "message_id", b"message_id", "new_device", b"new_device", "read_message_ids", b"read_message_ids", "sealed_payload", b"sealed_payload", "sent_ms", b"sent_ms", "typing_started", b"typing_started", "used_pre_keys", b"used_pre_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_changed", b"identity_changed", "identity_unconfirmed", b"identity_unconfirmed", "kind", b"kind", "last_resort_use", b"last_resort_use", "message_id", b"message_id", "new_device", b"new_device", "read_message_ids", b"read_message_ids", "sealed_payload", b"sealed_payload", "sent_ms", b"sent_ms", "typing_started", b"typing_started", "used_pre_keys", b"used_pre_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decrypted: _TypeAlias = Decrypted  # noqa: Y015
+
+@_typing.final
+class IdentityChecked(_message.Message):
+    """The safety number of a conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGITS_FIELD_NUMBER: _builtins.int
+    SCANNABLE_FIELD_NUMBER: _builtins.int
+    IDENTITY_KEY_FIELD_NUMBER: _builtins.int
+    UNCONFIRMED_FIELD_NUMBER: _builtins.int
+    digits: _builtins.str
+    """60 digits."""
+    scannable: _builtins.bytes
+    """Our scannable form."""
+    identity_key: _builtins.bytes
+    """The user's identity key that it is made with, 33 bytes."""
+    unconfirmed: _builtins.bool
+    """The business has yet to confirm that key."""
+    def __init__(
+        self,
+        *,
+        digits: _builtins.str = ...,
+        scannable: _builtins.bytes = ...,
+        identity_key: _builtins.bytes = ...,
+        unconfirmed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digits", b"digits", "identity_key", b"identity_key", "scannable", b"scannable", "unconfirmed", b"unconfirmed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IdentityChecked: _TypeAlias = IdentityChecked  # noqa: Y015
+
+@_typing.final
+class IdentityConfirmed(_message.Message):
+    """The identity key is confirmed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IdentityConfirmed: _TypeAlias = IdentityConfirmed  # noqa: Y015
 
 @_typing.final
 class StepFailure(_message.Message):
@@ -798,6 +928,9 @@ class StepFailure(_message.Message):
     "BadBundle": a bundle that is not one, or none at all;
     "BadPayload": it decrypted, but is no Payload within its limits; `opened` is set;
     "CorruptRecord": the conversation's, identity's or pre-key's row does not open;
+    "IdentityUnconfirmed": the business has yet to confirm the identity key;
+    "SafetyNumberMismatch": what was checked is not of the known identity key;
+    "UnknownIdentity": none is known;
     "InternalError": a bug; the log knows the place;
     "WorkerLost": this conversation ended the worker each time it was tried.
     """

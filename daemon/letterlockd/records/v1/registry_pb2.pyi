@@ -29,12 +29,15 @@ class BusinessRecord(_message.Message):
     CREATE_MS_FIELD_NUMBER: _builtins.int
     NUMBER_TAGS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    HOLD_IDENTITY_CHANGES_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """For people."""
     retention_ms: _builtins.int
     """How long anything of a message is kept at most, in milliseconds."""
     create_ms: _builtins.int
     """Milliseconds since 1970."""
+    hold_identity_changes: _builtins.bool
+    """When a user's identity key changes, messages to them wait until the business confirms it."""
     @_builtins.property
     def number_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Tags of its numbers: keyed hashes, 32 bytes each, in the order in which they were added."""
@@ -51,10 +54,11 @@ class BusinessRecord(_message.Message):
         create_ms: _builtins.int = ...,
         number_tags: _abc.Iterable[_builtins.bytes] | None = ...,
         tokens: _abc.Iterable[Global___TokenSummary] | None = ...,
+        hold_identity_changes: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_ms", b"create_ms", "display_name", b"display_name", "number_tags", b"number_tags", "retention_ms", b"retention_ms", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_ms", b"create_ms", "display_name", b"display_name", "hold_identity_changes", b"hold_identity_changes", "number_tags", b"number_tags", "retention_ms", b"retention_ms", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,7 +178,7 @@ class AuditRecord(_message.Message):
     actor: _builtins.str
     """"operator", or the id of a business token."""
     action: _builtins.str
-    """Which call: CREATE_BUSINESS, ADD_NUMBER, ISSUE_TOKEN, REVOKE_TOKEN."""
+    """Which call: CREATE_BUSINESS, UPDATE_BUSINESS, ADD_NUMBER, ISSUE_TOKEN, REVOKE_TOKEN."""
     business_id: _builtins.bytes
     """The business, 16 bytes."""
     object: _builtins.str
