@@ -59,10 +59,20 @@ class FakeBusinesses(businesses_pb2_grpc.BusinessesServicer):
             business_id=f"{len(self.made):032x}",
             display_name=request.display_name,
             retention=request.retention,
+            identity_policy=request.identity_policy,
         )
         self.made.append(made)
         await self._fail_if_told(context)
         return made
+
+    async def UpdateBusiness(self, request, context):  # type: ignore[no-untyped-def, override]
+        await self._fail_if_told(context)
+        assert request.HasField("display_name") == bool(request.display_name)
+        return businesses_pb2.Business(
+            business_id=request.business_id,
+            display_name=request.display_name,
+            identity_policy=request.identity_policy,
+        )
 
     async def GetBusiness(self, request, context):  # type: ignore[no-untyped-def, override]
         await fail(context, grpc.StatusCode.PERMISSION_DENIED, "FORBIDDEN")
@@ -116,6 +126,18 @@ async def test_businesses_page_by_page(admin: AdminClient) -> None:
     found = [business async for business in admin.businesses()]
     assert [business.display_name for business in found] == list("abcde")
     assert found[0].retention.seconds == 3600
+
+
+async def test_the_policy_for_identity_changes(
+    admin: AdminClient, businesses: FakeBusinesses
+) -> None:
+    made = await admin.create_business("a", hold_identity_changes=True)
+    assert made.identity_policy == businesses_pb2.IDENTITY_POLICY_HOLD_UNTIL_CONFIRMED
+    businesses.failing = 1
+    changed = await admin.update_business("id", hold_identity_changes=False)
+    assert changed.identity_policy == businesses_pb2.IDENTITY_POLICY_ACCEPT_AND_TELL
+    named = await admin.update_business("id", display_name="b")
+    assert (named.display_name, named.identity_policy) == ("b", 0)
 
 
 async def test_numbers_and_tokens(admin: AdminClient) -> None:

@@ -75,15 +75,40 @@ class AdminClient:
             self._channel = None
 
     async def create_business(
-        self, display_name: str, *, retention: float | None = None
+        self,
+        display_name: str,
+        *,
+        retention: float | None = None,
+        hold_identity_changes: bool = False,
     ) -> businesses_pb2.Business:
-        """Make a business; `retention` in seconds (not set: 30 days). Never tried twice: a second
-        try could make a second business."""
-        request = businesses_pb2.CreateBusinessRequest(display_name=display_name)
+        """Make a business; `retention` in seconds (not set: 30 days). With `hold_identity_changes`
+        nothing is encrypted to a user's changed identity key before it is confirmed. Never tried
+        twice: a second try could make a second business."""
+        request = businesses_pb2.CreateBusinessRequest(
+            display_name=display_name, identity_policy=_policy(hold_identity_changes)
+        )
         if retention is not None:
             request.retention.FromNanoseconds(round(retention * 1e9))
         call = self._stub.CreateBusiness
         return await self._once(
+            lambda: call(request, timeout=self._deadline, metadata=self._metadata)
+        )
+
+    async def update_business(
+        self,
+        business_id: str,
+        *,
+        display_name: str | None = None,
+        hold_identity_changes: bool | None = None,
+    ) -> businesses_pb2.Business:
+        """Change what is given, at once and without a restart. Raises NotFound."""
+        request = businesses_pb2.UpdateBusinessRequest(
+            business_id=business_id, display_name=display_name
+        )
+        if hold_identity_changes is not None:
+            request.identity_policy = _policy(hold_identity_changes)
+        call = self._stub.UpdateBusiness
+        return await self._repeated(
             lambda: call(request, timeout=self._deadline, metadata=self._metadata)
         )
 
@@ -151,3 +176,9 @@ class AdminClient:
     async def _try(self, attempt: Callable[[], Awaitable[_Answer]], attempts: int) -> _Answer:
         policy = RetryPolicy(self._retry.first, self._retry.most, self._retry.factor, attempts)
         return await repeat(attempt, Backoff(policy, self._jitter), self._sleep)
+
+
+def _policy(hold: bool) -> businesses_pb2.IdentityPolicy.ValueType:
+    if hold:
+        return businesses_pb2.IDENTITY_POLICY_HOLD_UNTIL_CONFIRMED
+    return businesses_pb2.IDENTITY_POLICY_ACCEPT_AND_TELL

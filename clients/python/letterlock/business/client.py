@@ -25,7 +25,12 @@ from letterlock.content.v1 import content_pb2
 from letterlock.errors import InvalidRequest
 from letterlock.reconnect import Sleep, repeat
 from letterlock.retry import Backoff, RetryPolicy
-from letterlock.v1 import messaging_pb2, messaging_pb2_grpc
+from letterlock.v1 import (
+    identities_pb2,
+    identities_pb2_grpc,
+    messaging_pb2,
+    messaging_pb2_grpc,
+)
 
 DEFAULT_WINDOW = 1_000
 MAX_WINDOW = 10_000
@@ -176,11 +181,54 @@ class BusinessClient:
             lambda: call(request, timeout=self._deadline, metadata=self._metadata)
         )
 
+    async def safety_number(self, user: str) -> identities_pb2.SafetyNumber:
+        """The safety number with a user, by user id, or by phone number (+...) while there is a
+        message with that number. Raises NotFound."""
+        request = identities_pb2.GetSafetyNumberRequest(business_number=self._number)
+        if user.startswith("+"):
+            request.phone_number = user
+        else:
+            request.user_id = user
+        call = self._identities.GetSafetyNumber
+        return await self._call(
+            lambda: call(request, timeout=self._deadline, metadata=self._metadata)
+        )
+
+    async def confirm_identity(
+        self, user: str, *, digits: str | None = None, scanned: bytes | None = None
+    ) -> identities_pb2.ConfirmIdentityResponse:
+        """Let messages to a user go on whose identity key changed, after the safety number was
+        checked with them: its 60 digits, or what was scanned from their device.
+
+        Raises SafetyNumberMismatch when the key is not the one that was checked, and NotFound.
+        """
+        if (digits is None) == (scanned is None):
+            raise InvalidRequest("what was checked?", field="checked", limit="digits or scanned")
+        request = identities_pb2.ConfirmIdentityRequest(business_number=self._number)
+        if user.startswith("+"):
+            request.phone_number = user
+        else:
+            request.user_id = user
+        if digits is not None:
+            request.digits = "".join(digits.split())
+        elif scanned is not None:
+            request.scanned = scanned
+        call = self._identities.ConfirmIdentity
+        return await self._call(
+            lambda: call(request, timeout=self._deadline, metadata=self._metadata)
+        )
+
     @property
     def _stub(self) -> messaging_pb2_grpc.MessagingAsyncStub:
         if self._channel is None:
             raise InvalidRequest("not connected", field="client", limit="inside async with")
         return messaging_pb2_grpc.MessagingStub(self._channel)
+
+    @property
+    def _identities(self) -> identities_pb2_grpc.IdentitiesAsyncStub:
+        if self._channel is None:
+            raise InvalidRequest("not connected", field="client", limit="inside async with")
+        return identities_pb2_grpc.IdentitiesStub(self._channel)
 
     def _backoff(self, attempts: int | None) -> Backoff:
         policy = self._retry

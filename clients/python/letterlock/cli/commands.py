@@ -7,25 +7,22 @@ SDK. Exit codes: 0 done, 1 other, 2 bad input, 3 access, 4 not found, 5 conflict
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import functools
 import logging
-import random
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from letterlock.business.admin import AdminClient
-from letterlock.business.client import BusinessClient, Start
+from letterlock.business.client import Start
 from letterlock.business.events import Event
+from letterlock.cli.context import Context, waits
 from letterlock.cli.device import device
 from letterlock.cli.explain import explain
+from letterlock.cli.identity import identity
 from letterlock.cli.output import Output, error_line, event_row, exit_code, message_row, values
-from letterlock.cli.patience import PATIENCE, patiently, whole
+from letterlock.cli.patience import patiently
 from letterlock.cli.settings import (
     DEFAULT_DATA,
     Settings,
@@ -37,35 +34,18 @@ from letterlock.cli.watch import watch_events
 from letterlock.errors import InvalidRequest, LetterlockError
 from letterlock.v1 import businesses_pb2
 
-BUSINESS_COLUMNS = ("business_id", "display_name", "retention", "numbers", "tokens")
-
-
-class Context:
-    """What every command gets: settings and where to write."""
-
-    def __init__(self, settings: Settings, out: Output) -> None:
-        self.settings = settings
-        self.out = out
-
-    def admin(self) -> AdminClient:
-        """A client with the operator's token."""
-        found = self.settings
-        return AdminClient(
-            found.gateway, found.operator_token(), ca=found.ca, insecure=found.insecure
-        )
-
-    def business(self, number: str, *, patient: bool = True) -> BusinessClient:
-        """A client for a business number; with `patient` its streams are tried without end."""
-        found = self.settings
-        return BusinessClient(
-            found.gateway,
-            found.business_token(number),
-            number=number,
-            ca=found.ca,
-            insecure=found.insecure,
-            retry=None if patient else PATIENCE,
-            jitter=random.random if patient else whole,
-        )
+BUSINESS_COLUMNS = (
+    "business_id",
+    "display_name",
+    "retention",
+    "identity_changes",
+    "numbers",
+    "tokens",
+)
+_POLICIES = {
+    businesses_pb2.IDENTITY_POLICY_ACCEPT_AND_TELL: "accept",
+    businesses_pb2.IDENTITY_POLICY_HOLD_UNTIL_CONFIRMED: "hold",
+}
 
 
 class Commands(click.Group):
@@ -87,17 +67,6 @@ def _explained(error: LetterlockError, ctx: click.Context) -> LetterlockError:
     if ctx.invoked_subcommand == "device":
         return explain(error, server="relay", target=settings.relay, ca=settings.ca)
     return explain(error, server="gateway", target=settings.gateway, ca=settings.ca)
-
-
-def waits(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async command; Ctrl-C is its normal end."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **options: Any) -> None:
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(command(*args, **options))
-
-    return run
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -134,6 +103,14 @@ def main(
 
 
 main.add_command(device)
+main.add_command(identity)
+
+
+identity_changes = click.option(
+    "--identity-changes",
+    type=click.Choice(["accept", "hold"]),
+    help="When a user's identity key changes: go on, or hold messages until it is confirmed.",
+)
 
 
 @main.group()
@@ -144,14 +121,37 @@ def business() -> None:
 @business.command("create")
 @click.argument("display_name")
 @click.option("--retention", type=float, help="Days that anything is kept at most [30].")
+@identity_changes
 @click.pass_obj
 @waits
-async def business_create(context: Context, display_name: str, retention: float | None) -> None:
+async def business_create(
+    context: Context, display_name: str, retention: float | None, identity_changes: str | None
+) -> None:
     """Make a business."""
     seconds = None if retention is None else retention * 86_400
     async with context.admin() as admin:
-        made = await admin.create_business(display_name, retention=seconds)
+        made = await admin.create_business(
+            display_name, retention=seconds, hold_identity_changes=identity_changes == "hold"
+        )
     context.out.row(business_row(made))
+
+
+@business.command("update")
+@click.argument("business_id")
+@click.option("--name", help="Its display name.")
+@identity_changes
+@click.pass_obj
+@waits
+async def business_update(
+    context: Context, business_id: str, name: str | None, identity_changes: str | None
+) -> None:
+    """Change a business; in force at once."""
+    hold = None if identity_changes is None else identity_changes == "hold"
+    async with context.admin() as admin:
+        changed = await admin.update_business(
+            business_id, display_name=name, hold_identity_changes=hold
+        )
+    context.out.row(business_row(changed))
 
 
 @business.command("list")
@@ -312,6 +312,7 @@ def business_row(found: businesses_pb2.Business) -> dict[str, object]:
         "business_id": found.business_id,
         "display_name": found.display_name,
         "retention": f"{found.retention.seconds / 86_400:g} days",
+        "identity_changes": _POLICIES.get(found.identity_policy, "unknown"),
         "numbers": [number.phone_number for number in found.numbers],
         "tokens": [
             f"{token.token_id} ({token.label})" if token.label else token.token_id

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from letterlock.cli.output import Output, moment, values
+from letterlock.cli.output import Output, digits_in_groups, moment, values
 from letterlock.cli.patience import PATIENCE, patiently, whole
 from letterlock.cli.settings import Settings, check_recipient
 from letterlock.device.device import Device
@@ -31,7 +31,7 @@ from letterlock.device.store import FileStore
 from letterlock.errors import DeviceError, Unavailable
 
 if TYPE_CHECKING:
-    from letterlock.cli.commands import Context
+    from letterlock.cli.context import Context
 
 DEFAULT_STATE = Path("letterlock-device.db")
 
@@ -146,6 +146,22 @@ async def receive(context: Context, state: Path, count: int | None, seconds: flo
         if sys.stderr.isatty():
             context.out.note("waiting for messages")
         await print_events(context.out, device, count, seconds)
+
+
+@device.command("safety-number")
+@click.argument("party")
+@_command
+async def safety_number(context: Context, state: Path, party: str) -> None:
+    """Show the safety number with a party, by number or account id: they have to see the same."""
+    account = recipient(party)
+    async with registered_device(context.settings, state) as device:
+        found = device.safety_number(account)
+    context.out.row(
+        {
+            "safety_number": digits_in_groups(found.displayable),
+            "scannable": found.scannable.hex(),
+        }
+    )
 
 
 async def print_events(

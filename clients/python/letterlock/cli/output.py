@@ -114,6 +114,8 @@ def event_row(event: Event) -> dict[str, object]:
             "sent_time": moment(event.message.sent_time.ToDatetime(UTC)),
             "content": values(event.message.content),
         }
+        if event.message.identity_unconfirmed:
+            row["identity_unconfirmed"] = True
     elif event.status is not None:
         row |= {
             "user_id": event.status.user_id,
@@ -124,7 +126,10 @@ def event_row(event: Event) -> dict[str, object]:
         if event.status.HasField("failure"):
             row["failure"] = values(event.status.failure)
     elif event.identity_change is not None:
-        row["user_id"] = event.identity_change.user_id
+        row |= {
+            "user_id": event.identity_change.user_id,
+            "held": event.identity_change.held,
+        }
     elif event.undecryptable is not None:
         row["user_id"] = event.undecryptable.user_id
     return row
@@ -133,6 +138,11 @@ def event_row(event: Event) -> dict[str, object]:
 def message_row(message: messaging_pb2.Message) -> dict[str, object]:
     """A sent message and how far it has come, in one line."""
     return values(message) | {"status": status_name(message.status)}
+
+
+def digits_in_groups(digits: str) -> str:
+    """A safety number as people compare it: groups of five."""
+    return " ".join(digits[at : at + 5] for at in range(0, len(digits), 5))
 
 
 def moment(time: datetime) -> str:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 import grpc.aio
+from tripleratchet import SafetyNumber
 
 from letterlock.channel import open_channel
 from letterlock.content.checks import text_content
@@ -30,7 +31,7 @@ from letterlock.device.rows import SELF
 from letterlock.device.sender import DEFAULT_TIME_TO_LIVE
 from letterlock.device.state import DeviceState
 from letterlock.device.store import DeviceStore
-from letterlock.errors import DeviceError
+from letterlock.errors import DeviceError, NotFound
 from letterlock.reconnect import Sleep
 from letterlock.relay.v1 import accounts_pb2
 from letterlock.retry import Backoff, RetryPolicy
@@ -143,6 +144,16 @@ class Device:
     def identity_of(self, account_id: bytes) -> bytes | None:
         """The identity key (33 bytes) last seen of an account, for safety numbers."""
         return self._registered.sessions.identity(account_id)
+
+    def safety_number(self, party: str | bytes) -> SafetyNumber:
+        """The safety number with a party of a conversation, by number (E.164) or account id (16
+        bytes): `displayable` is what both read out, `scannable` what the other side scans,
+        `compare()` takes what was scanned there. Raises NotFound."""
+        account = party if isinstance(party, bytes) else self._registered.account_of(party)
+        found = account and self._registered.sessions.safety_number(account)
+        if not found:
+            raise NotFound("no conversation with this party")
+        return found
 
     async def request_verification(self, phone_number: str) -> str:
         """Have a code sent to a number; gives the verification id for register()."""
