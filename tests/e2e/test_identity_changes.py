@@ -23,6 +23,7 @@ from tests.harness.people import (
     user,
 )
 from tests.harness.supervised import Daemon, daemon
+from tests.harness.terminal import Terminal
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="session")]
 
@@ -134,3 +135,33 @@ async def test_a_second_change_and_a_restart_while_messages_are_held(
                     async with asyncio.timeout(30):
                         assert (await next_message(third_phone)).text == "Held"
                     await events.until(events.reached(accepted.message_id, DELIVERED))
+
+
+async def test_the_commands_at_both_ends(shared: Daemon, shop: Shop, number: Numbers) -> None:
+    ana_number, terminal = number(), Terminal(shared)
+    state = ("--state", f"{ana_number}.db")
+    update = ("business", "update", shop.business_id, "--identity-changes", "hold")
+    (updated,) = await terminal.done(*update, "--name", "Strict shop")
+    assert (updated["identity_changes"], updated["display_name"]) == ("hold", "Strict shop")
+    await terminal.done("device", "register", *state, ana_number)
+    await terminal.done("device", "send", *state, "--to", shop.number, "Hello")
+    async with shop.client() as business, receiving(business) as events:
+        await events.until(lambda: len(events.texts) == 1)
+        ((user_id, _),) = events.texts
+    here = ("--number", shop.number, user_id)
+    shop_token = ("--token", shop.token)
+    (ours,) = await terminal.done(*shop_token, "identity", "show", *here)
+    (theirs,) = await terminal.done("device", "safety-number", *state, shop.number)
+    assert ours["safety_number"] == theirs["safety_number"]
+    assert ours["unconfirmed"] is False
+    confirm = (*shop_token, "identity", "confirm", *here)
+    for checked in (("--digits", ours["safety_number"]), ("--scanned", theirs["scannable"])):
+        (confirmed,) = await terminal.done(*confirm, *map(str, checked))
+        assert confirmed == {"user_id": user_id, "released": 0}
+    for wrong, code, said in (
+        (("--digits", "1" * 60), 5, "SAFETY_NUMBER_MISMATCH"),
+        (("--scanned", "xyz"), 2, "hex"),
+    ):
+        found, rows, told = await terminal.type(*confirm, *wrong)
+        assert (found, rows, told.count("\n")) == (code, [], 1)
+        assert said in told

@@ -1,17 +1,14 @@
 """README's five minutes, typed as printed, against the real daemon."""
 
-import asyncio
-import json
-import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness.supervised import Daemon, daemon
+from tests.harness.supervised import daemon
+from tests.harness.terminal import Terminal
 
 pytestmark = pytest.mark.e2e
 
@@ -25,41 +22,6 @@ def printed_commands() -> Iterator[list[str]]:
     section = section.partition("\n## ")[0]
     for line in re.findall(r"^\$ (letterlock .*)$", section, flags=re.MULTILINE):
         yield shlex.split(line, comments=True)[1:]
-
-
-class Terminal:
-    """Where a person types: a folder with the daemon's data in it."""
-
-    def __init__(self, running: Daemon) -> None:
-        folder = running.data.parent
-        self._folder = folder
-        self._environment = {
-            **os.environ,
-            "XDG_CONFIG_HOME": str(folder / "config"),
-            "LETTERLOCK_GATEWAY": running.addresses["gateway"],  # not the default ports here
-            "LETTERLOCK_RELAY": running.addresses["relay"],
-        }
-
-    async def type(self, *arguments: str) -> tuple[int, list[dict[str, object]], str]:
-        """Exit code, what came out, and what was told besides."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", "from letterlock.cli.commands import main; main()"),
-            *arguments,
-            cwd=self._folder,
-            env=self._environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(60):
-            out, told = await process.communicate()
-        rows = [json.loads(line) for line in out.decode().splitlines()]
-        return process.returncode or 0, rows, told.decode()
-
-    async def done(self, *arguments: str) -> list[dict[str, object]]:
-        """What came out of a command that succeeds."""
-        code, rows, told = await self.type(*arguments)
-        assert code == 0, (arguments, told)
-        return rows
 
 
 async def test_the_readme_s_five_minutes(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class _MessageStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Message
     MESSAGE_STATUS_UNSPECIFIED: _MessageStatus.ValueType  # 0
     """Not set."""
     MESSAGE_STATUS_ACCEPTED: _MessageStatus.ValueType  # 1
-    """Durable at the gateway, encrypted for the user's devices."""
+    """Durable at the gateway, encrypted for the user's devices, or held until their new identity key is confirmed."""
     MESSAGE_STATUS_SENT: _MessageStatus.ValueType  # 2
     """Durable in the mailboxes of the user's devices at the relay."""
     MESSAGE_STATUS_DELIVERED: _MessageStatus.ValueType  # 3
@@ -54,7 +54,7 @@ class MessageStatus(_MessageStatus, metaclass=_MessageStatusEnumTypeWrapper):
 MESSAGE_STATUS_UNSPECIFIED: MessageStatus.ValueType  # 0
 """Not set."""
 MESSAGE_STATUS_ACCEPTED: MessageStatus.ValueType  # 1
-"""Durable at the gateway, encrypted for the user's devices."""
+"""Durable at the gateway, encrypted for the user's devices, or held until their new identity key is confirmed."""
 MESSAGE_STATUS_SENT: MessageStatus.ValueType  # 2
 """Durable in the mailboxes of the user's devices at the relay."""
 MESSAGE_STATUS_DELIVERED: MessageStatus.ValueType  # 3
