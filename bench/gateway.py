@@ -37,6 +37,7 @@ from letterlockd.model.sender import Sender
 from letterlockd.sealing import keyring
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.store.history import HISTORY, History
 from letterlockd.store.lmdb.front import LmdbStore
 from letterlockd.store.port import Store
 from letterlockd.uplink import open_channel
@@ -158,6 +159,7 @@ async def run(arguments: argparse.Namespace, folder: Path) -> None:
             clock=clock,
             random=secrets.token_bytes,
             settings=GatewaySettings(),
+            history=await History.open(store, lambda: 0),
         ) as gateway,
     ):
         InstantRelay(gateway, users)
@@ -195,7 +197,7 @@ async def run(arguments: argparse.Namespace, folder: Path) -> None:
 async def _open_store(kind: str, folder: Path) -> Store:
     if kind == "memory":
         return gateway_store()
-    all_tables = [*tables.TABLES, INBOX, *keyring.TABLES]
+    all_tables = [*tables.TABLES, INBOX, *keyring.TABLES, HISTORY]
     return await LmdbStore.open(folder / "store", all_tables, kind="gateway", schema_version=1)
 
 

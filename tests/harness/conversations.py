@@ -172,6 +172,7 @@ class Talk:
     conversation: bytes = field(default_factory=lambda: os.urandom(32))
     sealed_record: bytes = b""
     now_ms: int = NOW_MS
+    generation: int = 0
 
     def task(self, *steps: jobs_pb2.Step) -> jobs_pb2.ConversationTask:
         """A task on the row as it is now."""
@@ -184,6 +185,7 @@ class Talk:
             user_account_id=self.user.account,
             business_account_id=self.number.account,
             now_ms=self.now_ms,
+            generation=self.generation,
             steps=steps,
         )
 

@@ -30,6 +30,7 @@ from letterlockd.records.v1.inbox_pb2 import StoredEvent
 from letterlockd.sealing import keyring
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.store.history import HISTORY, History
 from letterlockd.store.memory import MemoryStore
 from letterlockd.store.port import Commit, Outcome, Store, StoreFull
 from letterlockd.uplink import open_channel
@@ -46,7 +47,7 @@ class GatewayStore(MemoryStore):
     """Counts the commits that were refused because the disk is full."""
 
     def __init__(self) -> None:
-        super().__init__([*tables.TABLES, INBOX, *keyring.TABLES])
+        super().__init__([*tables.TABLES, INBOX, *keyring.TABLES, HISTORY])
         self.refused = 0
 
     async def commit(self, commits: Sequence[Commit]) -> list[Outcome]:
@@ -250,6 +251,7 @@ class World:
             clock=self.clock,
             random=secrets.token_bytes,
             settings=settings or GatewaySettings(expiry_seconds=3_600.0),
+            history=await History.open(store, lambda: 0),
         ) as gateway:
             yield gateway
 

@@ -33,6 +33,7 @@ from letterlockd.rpc.tls import TlsFault
 from letterlockd.sealing.keyring import DAY_MS, Keyring
 from letterlockd.sealing.rotation import MasterRotation, open_master_keys
 from letterlockd.settings import Settings
+from letterlockd.store.history import History
 from letterlockd.telemetry import Counters
 from letterlockd.uplink import open_channel
 from letterlockd.workers.pool import WorkerPool
@@ -64,6 +65,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     book_keys = await Keyring.open(books, provider, clock, former=former)
     registry = Registry(books, book_keys, clock, operator_digest=operator)
     store = await open_store(settings, "gateway", [*tables.TABLES, INBOX], opened)
+    history = await History.open(store, lambda: store.position)
     keyring = await Keyring.open(store, provider, clock, former=former)
     inbox = await Inbox.open(store, clock)
     pool = await opened.enter_async_context(WorkerPool(settings.gateway.workers))
@@ -79,6 +81,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
             clock=clock,
             random=os.urandom,
             settings=_core_settings(settings),
+            history=history,
             relay_address=settings.gateway.relay,
         )
     )

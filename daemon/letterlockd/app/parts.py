@@ -14,6 +14,7 @@ from letterlockd.rpc.tls import ServerIdentity, local_identity, own_identity
 from letterlockd.sealing import keyring
 from letterlockd.sealing.protection import Command, Passphrase, Protections
 from letterlockd.settings import Settings
+from letterlockd.store.history import HISTORY
 from letterlockd.store.lmdb.front import LmdbStore, Migration
 from letterlockd.store.port import Table
 
@@ -44,7 +45,7 @@ async def open_store(
     """The store `<data>/<name>` with these tables and those of its keyring."""
     store = await LmdbStore.open(
         Layout(settings.data_folder).data / name,
-        [*tables, *keyring.TABLES],
+        [*tables, *keyring.TABLES, HISTORY],
         kind=name,
         schema_version=SCHEMA_VERSION,
         migrations=MIGRATIONS,

@@ -60,7 +60,7 @@ _PAUSE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What turns are worked with."""
+    """What turns are worked with. `generation`: the store's, see `store.history`."""
 
     store: Store
     pool: Pool
@@ -69,6 +69,7 @@ class Desk:
     progress: Progress
     clock: Clock
     counters: Counters
+    generation: int
 
 
 @dataclass(slots=True)
@@ -169,6 +170,7 @@ class Lane:
             if size > _MAX_JOB_BYTES:
                 self._turns.put_back(conversation, works)
             elif (turn := _begin(job, conversation, works, row, now_ms)) is not None:
+                turn.question.task.generation = desk.generation
                 size += turn.question.task.ByteSize()
                 turns.append(turn)
         if not turns:

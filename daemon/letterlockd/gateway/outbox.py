@@ -42,8 +42,9 @@ class OutboxRow(NamedTuple):
 class Outbox:
     """Table 18, and which of it was taken. Open with `open`."""
 
-    def __init__(self, store: Store, first: int, count: int) -> None:
+    def __init__(self, store: Store, first: int, count: int, generation: int) -> None:
         self._store = store
+        self.generation = generation
         self._next = first
         self._open: dict[int, None] = {}
         self._kept: OrderedDict[int, OutboxRow] = OrderedDict()
@@ -53,18 +54,25 @@ class Outbox:
         self.count = count
 
     @classmethod
-    async def open(cls, store: Store) -> Outbox:
-        """The outbox as it was left: everything on disk is taken first."""
+    async def open(cls, store: Store, *, generation: int = 0) -> Outbox:
+        """The outbox as it was left: everything on disk is taken first. `generation`: the store's,
+        see `store.history`."""
         first = await store.reserve(OUTBOX.name, _NUMBERS_PER_START)
-        return cls(store, first, await store.count(OUTBOX))
+        return cls(store, first, await store.count(OUTBOX), generation)
 
     @property
     def next_sequence(self) -> int:
         """The number that the next row will have."""
         return self._next
 
+    def is_outdated(self, row: OutboxRow) -> bool:
+        """Whether the row was encrypted before the store was last restored: then the keys that it
+        used may have been used for something else, and it must not be sent as it is (I2)."""
+        return row.record.generation < self.generation
+
     def stage(self, record: OutboxRecord) -> OutboxRow:
         """Number a new row; it is to be committed, or aborted, soon."""
+        record.generation = self.generation
         row = OutboxRow(self._next, record)
         self._next += 1
         self._open[row.sequence] = None

@@ -51,6 +51,13 @@ class _Case:
     wanted: set[int] = field(default_factory=set)
     extra: set[int] = field(default_factory=set)
     bundles: keys_pb2.AccountBundles | None = None
+    anew: bool = False
+    """All sessions are to be opened again: the store was restored."""
+
+    @property
+    def needs_bundles(self) -> bool:
+        """Whether the relay is to be asked."""
+        return self.anew or bool(self.wanted)
 
 
 class RepairWork(Work):
@@ -59,8 +66,10 @@ class RepairWork(Work):
     flow = "repair"
 
     __slots__ = (
+        "_anew",
         "_bundles",
         "_extra",
+        "_generation",
         "_gone",
         "_held",
         "_holds",
@@ -80,6 +89,8 @@ class RepairWork(Work):
         *,
         bundles: keys_pb2.AccountBundles | None,
         extra: Sequence[int],
+        anew: bool,
+        generation: int,
     ) -> None:
         conversation = ConversationId(row.record.conversation)
         super().__init__(number, conversation, None, row.record.expire_ms // DAY_MS, day_key)
@@ -89,6 +100,8 @@ class RepairWork(Work):
         self._holds = False
         self._bundles = bundles
         self._extra = extra
+        self._anew = anew
+        self._generation = generation
         self._gone = False
         self._now: OutboxRow | None = None
         self._why: messaging_pb2.Failure | None = None
@@ -101,7 +114,7 @@ class RepairWork(Work):
         if self._extra:
             task.steps.add().drop_devices.device_ids.extend(self._extra)
         if self._bundles is not None:
-            establish(task.steps.add().establish, self._bundles, complete=False)
+            establish(task.steps.add().establish, self._bundles, complete=self._anew)
         step = task.steps.add().encrypt
         step.sealed_payload = self._row.record.sealed_payload
         step.content_context = self.conversation + self._row.record.message_id
@@ -130,6 +143,7 @@ class RepairWork(Work):
             results[-1].encrypted.envelopes,
         )
         record.repairs += 1
+        record.generation = self._generation
         self._now = OutboxRow(self._row.sequence, record)
         draft.write(self._still_there(), self._now.put())
 
@@ -219,6 +233,16 @@ class Repair:
             case.extra.update(result.extra_device_ids)
         self._news.set()
 
+    def renew(self, row: OutboxRow) -> None:
+        """`row` was encrypted before the store was restored: all sessions are to be opened again
+        before anything is encrypted (I2)."""
+        conversation = ConversationId(row.record.conversation)
+        user = mailbox_pb2.Submission.FromString(row.record.submission).recipient_account_id
+        case = self._cases.setdefault(conversation, _Case(AccountId(user)))
+        case.rows.append(row)
+        case.anew = True
+        self._news.set()
+
     async def run(self) -> None:
         """Repair until cancelled."""
         while True:
@@ -227,7 +251,7 @@ class Repair:
                 await self._news.wait()
             count = min(len(self._cases), _MAX_TARGETS)
             cases = dict(self._cases.popitem(last=False) for _ in range(count))
-            asking = {c: case for c, case in cases.items() if case.wanted}
+            asking = {c: case for c, case in cases.items() if case.needs_bundles}
             if asking:
                 await self._fetch(asking)
             for conversation, case in cases.items():
@@ -235,7 +259,9 @@ class Repair:
 
     async def _fetch(self, cases: dict[ConversationId, _Case]) -> None:
         targets = [
-            keys_pb2.BundleTarget(account_id=case.user, device_ids=sorted(case.wanted))
+            keys_pb2.BundleTarget(
+                account_id=case.user, device_ids=[] if case.anew else sorted(case.wanted)
+            )
             for case in cases.values()
         ]
         while True:
@@ -259,7 +285,7 @@ class Repair:
 
     def _come_again(self, conversation: ConversationId, case: _Case) -> None:
         """A rate limit: ask with the next round that comes, at the earliest after a pause."""
-        waiting = _Case(case.user, case.rows, case.wanted, case.extra)
+        waiting = _Case(case.user, case.rows, case.wanted, case.extra, anew=case.anew)
         case.rows = []
 
         def again() -> None:
@@ -267,6 +293,7 @@ class Repair:
             later.rows[:0] = waiting.rows
             later.wanted |= waiting.wanted
             later.extra |= waiting.extra
+            later.anew |= waiting.anew
             self._news.set()
 
         asyncio.get_running_loop().call_later(_RETRY_SECONDS, again)
@@ -295,6 +322,8 @@ class Repair:
                     self._held,
                     bundles=bundles,
                     extra=extra,
+                    anew=case.anew,
+                    generation=self._outbox.generation,
                 )
             )
             bundles, extra = None, []

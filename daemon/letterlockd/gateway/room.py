@@ -20,6 +20,7 @@ import grpc.aio
 from letterlock.relay.v1 import mailbox_pb2
 
 from letterlockd.clock import Clock
+from letterlockd.gateway import restored
 from letterlockd.gateway.contacts import Contacts
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.expiry import Expiry
@@ -41,6 +42,7 @@ from letterlockd.gateway.sending import Sending
 from letterlockd.gateway.settings import GatewaySettings
 from letterlockd.gateway.user_identities import UserIdentities
 from letterlockd.sealing.keyring import Keyring
+from letterlockd.store.history import History
 from letterlockd.store.port import Store
 from letterlockd.uplink import Answered, Uplink
 
@@ -66,6 +68,7 @@ class Gateway:
         clock: Clock,
         random: Callable[[int], bytes],
         settings: GatewaySettings,
+        history: History,
     ) -> None:
         self.counters = counters = Counters()
         self.outbox = outbox
@@ -76,12 +79,13 @@ class Gateway:
             credential,
             window=settings.window,
             fraction=secrets.SystemRandom().random,
+            past=history,
             address=relay_address,
         )
         numbers, contacts = NumberBook(store, keyring, senders), Contacts(store, clock)
         relay = self.uplink.calls
         self.progress = Progress(store, inbox, clock, counters)
-        desk = Desk(store, pool, inbox, outbox, self.progress, clock, counters)
+        desk = Desk(store, pool, inbox, outbox, self.progress, clock, counters, history.generation)
         self.lanes = Lanes(desk, batch=settings.lane_batch)
         self.pre_keys = PreKeyStock(
             store=store,
@@ -102,6 +106,7 @@ class Gateway:
             counters=counters,
             schedule=Schedule(settings.pre_key_rotation_ms, settings.pre_key_grace_ms),
             look_seconds=settings.rotation_look_seconds,
+            withdrawn=self.pre_keys.check,
         )
         self.identities = Identities(
             store=store,
@@ -149,6 +154,7 @@ class Gateway:
             clock,
             max_unanswered=settings.max_unanswered,
             repair=self._repair.add,
+            renew=self._repair.renew,
         )
         self._repair.connect(self.sending)
         self.inbound = Inbound(
@@ -183,9 +189,11 @@ class Gateway:
         clock: Clock,
         random: Callable[[int], bytes],
         settings: GatewaySettings,
+        history: History,
         relay_address: str = "",
     ) -> AsyncIterator[Self]:
         """A running gateway. A fault of a task (a lost store) ends the context with it."""
+        await restored.settle(store, history)
         async with open_channel() as channel:
             gateway = cls(
                 store=store,
@@ -195,12 +203,13 @@ class Gateway:
                 relay_address=relay_address,
                 credential=credential,
                 inbox=inbox,
-                outbox=await Outbox.open(store),
+                outbox=await Outbox.open(store, generation=history.generation),
                 held=await Held.open(store, settings.max_held),
                 senders=senders,
                 clock=clock,
                 random=random,
                 settings=settings,
+                history=history,
             )
             async with gateway._running():
                 yield gateway

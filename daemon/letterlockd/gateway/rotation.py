@@ -26,6 +26,7 @@ from letterlockd.errors import CallerError
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.numbers import NumberBook
 from letterlockd.gateway.prekeys import Directory, make_pre_keys
+from letterlockd.gateway.restored import DOUBTFUL_IDS
 from letterlockd.gateway.rounds import Pool
 from letterlockd.gateway.tables import NUMBERS, PRE_KEYS, pre_key_key
 from letterlockd.model.ids import AccountId
@@ -71,7 +72,10 @@ class Schedule:
         return record.SerializeToString(deterministic=True) != before
 
     def is_due(self, record: NumberRecord, account: AccountId, now_ms: int) -> bool:
-        """Whether the newest keys are in the directory, and old enough to be replaced."""
+        """Whether the newest keys are in the directory and old enough to be replaced, or are not
+        the newest that were ever made."""
+        if record.keys_in_doubt:
+            return True
         if record.upload:
             return False
         due_ms = self.rotation_ms - self._spread_ms(account)
@@ -112,6 +116,7 @@ class Rotation:
         counters: Counters,
         schedule: Schedule,
         look_seconds: float,
+        withdrawn: Callable[[AccountId], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
@@ -123,6 +128,7 @@ class Rotation:
         self._counters = counters
         self._schedule = schedule
         self._look_seconds = look_seconds
+        self._withdrawn = withdrawn
         self._sleep = sleep
 
     async def run(self) -> None:
@@ -171,9 +177,17 @@ class Rotation:
     async def _make(self, account: AccountId, record: NumberRecord) -> list[Put]:
         """Add a pair to the record; the rows of its private halves."""
         signed_id = record.reusable_pre_keys[-1].signed_key_id + 1
+        if record.keys_in_doubt:
+            signed_id += DOUBTFUL_IDS
+            newest = record.reusable_pre_keys[-1]
+            newest.publish_ms = newest.publish_ms or self._clock.now_ms()  # it may have been
         last_resort_id = record.next_kyber_pre_key_id
         task = jobs.KeyTask(signed_key_id=signed_id, last_resort_key_id=last_resort_id)
         record.upload, puts = await make_pre_keys(self._pool, self._keyring, account, record, task)
+        if record.keys_in_doubt:
+            withdrawing = keys_pb2.PreKeyUpload(withdraw_one_time=True)
+            record.upload += withdrawing.SerializeToString()  # fields may be concatenated
+            record.keys_in_doubt = False
         record.next_kyber_pre_key_id += 1
         record.reusable_pre_keys.add(signed_key_id=signed_id, last_resort_key_id=last_resort_id)
         return puts
@@ -192,6 +206,8 @@ class Rotation:
         record.reusable_pre_keys[-1].publish_ms = self._clock.now_ms()
         if await self._write(account, row, record):
             self._counters.key_rotations += 1
+            if public.withdraw_one_time:
+                self._withdrawn(account)
 
     async def _write(
         self, account: AccountId, row: Record, record: NumberRecord, *more: Put | Delete

@@ -66,7 +66,7 @@ _News = tuple[OutboxRow, Status, messaging_pb2.Failure | None]
 
 class Sending:
     """Implements the uplink's `Traffic.answered`. `repair`: what to do with a row whose
-    recipient's devices have changed."""
+    recipient's devices have changed; `renew`: with one from before a restore."""
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class Sending:
         *,
         max_unanswered: int,
         repair: Callable[[OutboxRow, mailbox_pb2.SubmissionResult], None],
+        renew: Callable[[OutboxRow], None],
     ) -> None:
         self._outbox = outbox
         self._uplink = uplink
@@ -84,6 +85,7 @@ class Sending:
         self._clock = clock
         self._max = max_unanswered
         self._repair = repair
+        self._renew = renew
         self._open: dict[int, OutboxRow] = {}
         self._at_relay: set[int] = set()
         self._delayed: dict[int, asyncio.TimerHandle] = {}
@@ -109,7 +111,11 @@ class Sending:
                 now_ms = self._clock.now_ms()
                 for row in rows:
                     self._open[row.sequence] = row
-                    if row.record.expire_ms > now_ms:
+                    if row.record.expire_ms <= now_ms:
+                        continue
+                    if self._outbox.is_outdated(row):
+                        self._renew(row)
+                    else:
                         self._offer(row)
                 if len(self._open) >= self._max:
                     self._room.clear()

@@ -99,6 +99,7 @@ class Connection:
         "departing",
         "device_id",
         "mailbox",
+        "newer_generation",
         "unanswered",
         "window",
     )
@@ -117,6 +118,8 @@ class Connection:
         self.device_id = device_id
         self.window = DeliveryWindow(window)
         self.unanswered = 0
+        self.newer_generation: int | None = None
+        """Set for a gateway whose store has gone back: of the newest state that is known."""
         self.departing: frozenset[int] = frozenset()
         """Items acknowledged on an earlier stream whose rows are still there: not delivered again,
         or each of the two acknowledgements would give a receipt."""
@@ -211,7 +214,10 @@ class Connection:
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Serialised `ConnectResponse`s, until the stream ends."""
-        yield ConnectResponse(opened=Opened(window=self.window.size)).SerializeToString()
+        opened = Opened(window=self.window.size, newer_generation=self.newer_generation)
+        yield ConnectResponse(opened=opened).SerializeToString()
+        if self.newer_generation is not None:
+            return  # it has to come again; nothing of this state is wanted
         said_draining = False
         while not self._ended:
             self._wake.clear()

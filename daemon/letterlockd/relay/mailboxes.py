@@ -10,7 +10,7 @@ pressure reaches the sender (I6). Knows nothing of gRPC.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from letterlock.relay.v1.mailbox_pb2 import Acks, ConnectRequest, Open, Submissions
 
@@ -22,6 +22,7 @@ from letterlockd.relay.directory import Directory
 from letterlockd.relay.intake import Intake
 from letterlockd.relay.journal import Journal
 from letterlockd.relay.levels import Levels
+from letterlockd.relay.pasts import Pasts
 from letterlockd.relay.receipts import Acknowledged
 from letterlockd.relay.sender_numbers import SenderNumbers
 from letterlockd.relay.settings import RelaySettings
@@ -38,13 +39,13 @@ _DRAINING_RETRY_MS = 1_000
 
 
 class Mailboxes:
-    """Streams of devices and gateways. `gateways` maps gateway ids to their mailboxes."""
+    """Streams of devices and gateways."""
 
     def __init__(
         self,
         store: Store,
         directory: Directory,
-        gateways: Mapping[str, int],
+        pasts: Pasts,
         levels: Levels,
         intake: Intake,
         journal: Journal,
@@ -55,7 +56,7 @@ class Mailboxes:
         self._store = store
         self._directory = directory
         self._numbers = SenderNumbers(directory)
-        self._gateways = gateways
+        self._pasts = pasts
         self._levels = levels
         self._intake = intake
         self._journal = journal
@@ -77,6 +78,10 @@ class Mailboxes:
                 "the relay is stopping", retry_after_ms=_DRAINING_RETRY_MS, reason="DRAINING"
             )
         connection = self._connection(caller, self._window(first.open))
+        if isinstance(caller, GatewayCaller):
+            connection.newer_generation = self._pasts.opened(
+                caller.gateway_id, first.open.store_generation, first.open.store_position
+            )
         await self._levels.know([connection.mailbox])
         self._switchboard.connect(connection)
         connection.departing = self._journal.leaving(connection.mailbox)
@@ -97,6 +102,8 @@ class Mailboxes:
 
         Raises `InvalidField`, `CallerError` (UNEXPECTED_FRAME, TOO_LARGE): the stream is over then.
         """
+        if frame.store_position and isinstance(caller, GatewayCaller):
+            self._pasts.heard(caller.gateway_id, frame.store_position)
         kind = frame.WhichOneof("frame")
         if kind == "submissions":
             await self._submit(caller, connection, frame.submissions)
@@ -153,7 +160,7 @@ class Mailboxes:
     def _connection(self, caller: Caller, window: int) -> Connection:
         settings = self._settings
         if isinstance(caller, GatewayCaller):
-            mailbox, device_id = self._gateways[caller.gateway_id], 1
+            mailbox, device_id = self._pasts.mailboxes[caller.gateway_id], 1
             complete: Completion | None = self._numbers.complete
             limits = FrameLimits(settings.gateway_frame_bytes, settings.max_frame_items)
         else:

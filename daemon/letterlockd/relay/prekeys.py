@@ -25,7 +25,7 @@ from letterlockd.relay.tables import (
     pre_key_key,
     pre_key_prefix,
 )
-from letterlockd.store.port import Put, Store
+from letterlockd.store.port import Delete, Put, Store
 
 __all__ = ["MAX_STORED", "MAX_UPLOAD", "CheckedUpload", "KeyCount", "PreKeys", "check_upload"]
 
@@ -45,9 +45,10 @@ _CONFLICT_RETRY_MS = 200
 @dataclass(frozen=True, slots=True)
 class CheckedUpload:
     """An upload whose every key and signature is good: rows by kind and key id (0 for the two
-    kinds of which a device has one)."""
+    kinds of which a device has one). `withdraws`: one-time keys that are left go first."""
 
     rows: Sequence[tuple[int, int, bytes]]
+    withdraws: bool = False
 
     def puts(self, slot: int) -> list[Put]:
         """The rows as changes of a commit."""
@@ -72,7 +73,7 @@ async def check_upload(
         rows.append(row)
         if number % _CHECKS_PER_TURN == _CHECKS_PER_TURN - 1:
             await asyncio.sleep(0)
-    return CheckedUpload(rows)
+    return CheckedUpload(rows, upload.withdraw_one_time)
 
 
 def _checked(
@@ -149,8 +150,9 @@ class PreKeys:
         checked = await check_upload(upload, account.identity_key, first=False)
         async with self._directory.turn(account.account_id):
             count = await self.check_room(device, checked)
+            removed = await self._withdrawn(device.slot) if checked.withdraws else []
             (conflict,) = await self._store.commit(
-                [[unchanged(account), *checked.puts(device.slot)]]
+                [[unchanged(account), *removed, *checked.puts(device.slot)]]
             )
         if conflict is not None:
             raise BusyError("the account was just changed", retry_after_ms=_CONFLICT_RETRY_MS)
@@ -170,10 +172,18 @@ class PreKeys:
         )
 
     async def _with(self, slot: int, kind: int, upload: CheckedUpload, name: str) -> int:
-        count = len(await self._ids(slot, kind) | upload.ids(kind))
+        left = set() if upload.withdraws else await self._ids(slot, kind)
+        count = len(left | upload.ids(kind))
         if count > MAX_STORED and upload.ids(kind):
             raise InvalidField(f"pre_keys.{name}", f"at most {MAX_STORED} in the directory")
         return count
+
+    async def _withdrawn(self, slot: int) -> list[Delete]:
+        return [
+            Delete(PRE_KEYS, pre_key_key(slot, kind, key_id))
+            for kind in (ONE_TIME, ONE_TIME_KYBER)
+            for key_id in await self._ids(slot, kind)
+        ]
 
     async def _ids(self, slot: int, kind: int) -> set[int]:
         rows = await self._store.scan(

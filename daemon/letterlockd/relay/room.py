@@ -10,6 +10,7 @@ Serving it over gRPC is `rpc`'s part; nothing here can reach the ratchet or a pr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
@@ -26,16 +27,16 @@ from letterlockd.relay.journal import Journal
 from letterlockd.relay.levels import Levels
 from letterlockd.relay.mailboxes import Mailboxes
 from letterlockd.relay.numbers import NumberVault
+from letterlockd.relay.pasts import Pasts
 from letterlockd.relay.prekeys import PreKeys
 from letterlockd.relay.registration import Registration
 from letterlockd.relay.settings import RelaySettings
 from letterlockd.relay.sweeper import Sweeper
 from letterlockd.relay.switchboard import Switchboard
-from letterlockd.relay.tables import GATEWAYS, mailbox_prefix
 from letterlockd.relay.usage import Usage
 from letterlockd.relay.verification import Verifications, VerificationSender
 from letterlockd.sealing.keyring import Keyring
-from letterlockd.store.port import Put, Store
+from letterlockd.store.port import Store, StoreUnavailable
 
 __all__ = ["Relay"]
 
@@ -51,11 +52,12 @@ class Relay:
         random: Callable[[int], bytes],
         settings: RelaySettings,
         gateways: Mapping[str, str],
-        gateway_mailboxes: Mapping[str, int],
+        pasts: Pasts,
         verification: VerificationSender,
     ) -> None:
         self.settings = settings
-        self.gateway_mailboxes = gateway_mailboxes
+        self._pasts = pasts
+        self.gateway_mailboxes: Mapping[str, int] = pasts.mailboxes
         self.switchboard = Switchboard()
         ids = ItemIds(store)
         self.directory = Directory(
@@ -77,7 +79,7 @@ class Relay:
         self.mailboxes = Mailboxes(
             store,
             self.directory,
-            gateway_mailboxes,
+            pasts,
             levels,
             intake,
             self._journal,
@@ -119,8 +121,8 @@ class Relay:
         Raises `EnvironmentFault` (GATEWAY_HASH_INVALID), and what the store raises.
         """
         vault = await NumberVault.open(keyring, random)
-        mailboxes = {id_: await _gateway_mailbox(store, id_) for id_ in sorted(gateways)}
-        relay = cls(store, vault, clock, random, settings, gateways, mailboxes, verification)
+        pasts = await Pasts.open(store, sorted(gateways))
+        relay = cls(store, vault, clock, random, settings, gateways, pasts, verification)
         await relay._ids.ensure(1)
         relay._task = asyncio.create_task(relay._run(), name="relay")
         return relay
@@ -151,12 +153,15 @@ class Relay:
         idle.cancel()
         self._task.cancel()
         await asyncio.wait([idle, self._task])
+        with contextlib.suppress(StoreUnavailable):  # then it is forgotten, as after a kill
+            await self._pasts.write()
 
     async def _run(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._journal.run())
                 group.create_task(self.sweeper.run())
+                group.create_task(self._pasts.run())
         except BaseExceptionGroup as failures:
             self._failure = _told_of(failures)
             self.switchboard.end_all(self._failure)
@@ -164,15 +169,6 @@ class Relay:
     def _removed(self, devices: Sequence[Device]) -> None:
         self.switchboard.removed(devices)
         self.sweeper.wake()
-
-
-async def _gateway_mailbox(store: Store, gateway_id: str) -> int:
-    record = await store.get(GATEWAYS, gateway_id.encode())
-    if record is not None:
-        return int.from_bytes(record.value, "big")
-    mailbox = await store.reserve("relay.slots", 1)
-    await store.commit([[Put(GATEWAYS, gateway_id.encode(), mailbox_prefix(mailbox))]])
-    return mailbox
 
 
 def _told_of(failures: BaseExceptionGroup[BaseException]) -> LetterlockError:

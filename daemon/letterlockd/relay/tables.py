@@ -3,7 +3,8 @@
     relay store
     ├── 40 accounts        account (16)                          → RelayAccount
     ├── 41 numbers         keyed hash of the phone number (32)   → account (16)
-    ├── 42 gateways        gateway id, text                      → be64 mailbox
+    ├── 42 gateways        gateway id, text                      → be64 mailbox; then, once it has
+    │                      said so, its store's be64 generation and be64 position (see `pasts`)
     ├── 43 purges          be64 slot or mailbox, be64 order      → Purge: removals not yet finished
     ├── 44 pre_keys        be64 slot, kind (1), be32 key id      → public key message
     │                      kind 1 SignedPreKey (id 0), 2 last-resort KyberPreKey (id 0),

@@ -19,15 +19,18 @@ import grpc
 import grpc.aio
 from letterlock.relay.v1 import mailbox_pb2 as wire
 
+from letterlockd.model.varint import varint
 from letterlockd.uplink.backoff import Backoff
 from letterlockd.uplink.calls import RelayCalls
 from letterlockd.uplink.flight import Answered, Flight
+from letterlockd.uplink.past import Past, WentBack
 from letterlockd.uplink.reach import Reach
 
 __all__ = ["Traffic", "Uplink"]
 
 _CONNECT = "/letterlock.relay.v1.Mailbox/Connect"
 _OPEN_SECONDS = 10.0
+_POSITION_TAG = b"\x20"  # ConnectRequest.store_position: field 4, varint
 
 T = TypeVar("T", bound=Hashable)
 
@@ -55,6 +58,7 @@ class Uplink(Generic[T]):
         *,
         window: int,
         fraction: Callable[[], float],
+        past: Past,
         address: str = "",
     ) -> None:
         self.calls = RelayCalls(channel, credential)
@@ -65,6 +69,7 @@ class Uplink(Generic[T]):
         )
         self._metadata = (("authorization", f"Bearer {credential}"),)
         self._window = window
+        self._past = past
         self._backoff = Backoff(fraction)
         self._reach = Reach(address)
         self._something_to_say = asyncio.Event()
@@ -88,7 +93,8 @@ class Uplink(Generic[T]):
             self._something_to_say.set()
 
     async def run(self, traffic: Traffic[T]) -> None:
-        """Connect again and again, until cancelled."""
+        """Connect again and again, until cancelled. Raises `WentBack`, and what the store raises
+        that the past is kept in."""
         while True:
             try:
                 await self._stream(traffic)
@@ -104,11 +110,18 @@ class Uplink(Generic[T]):
         call = self._connect(metadata=self._metadata)
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
-                opening = wire.ConnectRequest(open=wire.Open(window=self._window))
+                opening = wire.ConnectRequest(
+                    open=wire.Open(
+                        window=self._window,
+                        store_generation=self._past.generation,
+                        store_position=self._past.opened_at,
+                    )
+                )
                 await _say(call, opening.SerializeToString())
                 first = await self._read(call)
             if first.WhichOneof("frame") != "opened":
                 raise _StreamEnded("the relay did not open the stream")
+            await self._compare(first.opened)
             self._epoch += 1
             self._connected = True
             self._backoff.succeeded()
@@ -116,6 +129,16 @@ class Uplink(Generic[T]):
             await self._pump(call, traffic)
         finally:
             call.cancel()
+
+    async def _compare(self, opened: wire.Opened) -> None:
+        if not opened.HasField("newer_generation"):
+            await self._past.agreed()
+            return
+        await self._past.went_back(opened.newer_generation)
+        raise WentBack(
+            "the relay knows a newer state of this gateway's store: it was copied back, and is "
+            "treated as restored from the next start on"
+        )
 
     async def _pump(self, call: _Call, traffic: Traffic[T]) -> None:
         writer = asyncio.create_task(self._write(call))
@@ -133,7 +156,8 @@ class Uplink(Generic[T]):
         while True:
             self._something_to_say.clear()
             while (frame := self.flight.next_frame()) is not None:
-                await _say(call, frame)
+                # Fields may be concatenated. The position covers all that the frame releases.
+                await _say(call, frame + _POSITION_TAG + varint(self._past.position))
             await self._something_to_say.wait()
 
     async def _receive(self, call: _Call, traffic: Traffic[T]) -> None:

@@ -23,8 +23,12 @@ class Conversation:
         self._identity_key = record.identity_key or None
         self._identity_unconfirmed = record.identity_unconfirmed
         self._devices: dict[int, bytes | SessionRecord] = {
-            device.device_id: device.record for device in record.devices
+            device.device_id: device.record for device in record.devices if device.record
         }
+        self._retired: dict[int, bytes] = {
+            device.device_id: device.retired for device in record.devices if device.retired
+        }
+        self._generation = record.generation
         self.changed = False
 
     @property
@@ -54,6 +58,34 @@ class Conversation:
             stored = self._devices[device] = SessionRecord.from_bytes(stored)
         return stored
 
+    def enter(self, generation: int) -> None:
+        """Retire all sessions if the store was restored since they were last used: other messages
+        may have been encrypted with them (I2). They still open what is under way."""
+        if self._generation >= generation:
+            return
+        self._generation = generation
+        for device in self.devices:
+            sessions = self.sessions(device)
+            if sessions is not None:
+                self._retired[device] = sessions.archive().to_bytes()
+                self.changed = True
+        self._devices.clear()
+
+    def retired(self, device: int) -> SessionRecord | None:
+        """Sessions with a device that may only receive. Raises `CorruptRecord`."""
+        stored = self._retired.get(device)
+        return None if stored is None else SessionRecord.from_bytes(stored)
+
+    def put_retired(self, device: int, sessions: SessionRecord) -> None:
+        """Retired sessions in their next state."""
+        self._retired[device] = sessions.to_bytes()
+        self.changed = True
+
+    def drop_retired(self, device: int) -> None:
+        """The device has moved to a newer session."""
+        if self._retired.pop(device, None) is not None:
+            self.changed = True
+
     def put(self, device: int, sessions: SessionRecord) -> None:
         """Sessions with a device in their next state."""
         self._devices[device] = sessions
@@ -70,6 +102,7 @@ class Conversation:
         if known is None or known == identity_key:
             return False
         self._devices.clear()
+        self._retired.clear()
         self._identity_unconfirmed = self._identity_unconfirmed or hold
         return True
 
@@ -84,6 +117,7 @@ class Conversation:
         for device in devices:
             if self._devices.pop(device, None) is not None:
                 self.changed = True
+            self.drop_retired(device)
 
     def to_record(self, account: bytes) -> conversation_pb2.ConversationRecord:
         """The state at rest, for the user's account (16 bytes)."""
@@ -91,9 +125,11 @@ class Conversation:
             user_account_id=account,
             identity_key=self._identity_key or b"",
             identity_unconfirmed=self._identity_unconfirmed,
+            generation=self._generation,
         )
-        for device in self.devices:
-            stored = self._devices[device]
+        for device in sorted(self._devices.keys() | self._retired.keys()):
+            stored = self._devices.get(device, b"")
             data = stored if isinstance(stored, bytes) else stored.to_bytes()
-            record.devices.add(device_id=device, record=data)
+            retired = self._retired.get(device)
+            record.devices.add(device_id=device, record=data, retired=retired)
         return record

@@ -132,11 +132,13 @@ def _do_step(
 
 def _opened(task: jobs_pb2.ConversationTask, seal: ConversationSeal) -> Conversation:
     if not task.sealed_record:
-        return Conversation(conversation_pb2.ConversationRecord())
+        return Conversation(conversation_pb2.ConversationRecord(generation=task.generation))
     record = seal.open(task.sealed_record)
     if record.user_account_id != task.user_account_id:
         raise Unreadable  # never encrypt for one account with another one's sessions
-    return Conversation(record)
+    conversation = Conversation(record)
+    conversation.enter(task.generation)
+    return conversation
 
 
 def _setting(task: jobs_pb2.ConversationTask, parties: _Parties, random: Random) -> steps.Setting:

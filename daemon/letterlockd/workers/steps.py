@@ -17,6 +17,7 @@ from tripleratchet import (
     Address,
     CiphertextMessage,
     Decrypted,
+    InvalidMessage,
     LocalParty,
     MessageType,
     PreKeyBundle,
@@ -172,10 +173,13 @@ def decrypt(
     message = CiphertextMessage(step.type, step.body)
     pre_keys = GivenPreKeys(setting.scope_key, setting.key_owner, step.pre_keys, setting.spent)
     remote = Address(setting.remote_name, step.device_id)
+    retired = _open_retired(conversation, step.device_id, message, remote, pre_keys, setting)
     sessions = conversation.sessions(step.device_id)
-    is_new = sessions is None
+    is_new = sessions is None and retired is None
     try:
-        opened = _open(sessions, message, remote, conversation.identity_key, pre_keys, setting)
+        opened = retired or _open(
+            sessions, message, remote, conversation.identity_key, pre_keys, setting
+        )
     except UntrustedIdentity:
         if message.type != MessageType.PRE_KEY:
             raise
@@ -187,7 +191,11 @@ def decrypt(
     changed = conversation.accept_identity(
         opened.remote_identity, hold=setting.hold_identity_changes
     )
-    conversation.put(step.device_id, opened.record)
+    if retired is not None:
+        conversation.put_retired(step.device_id, retired.record)
+    else:
+        conversation.put(step.device_id, opened.record)
+        conversation.drop_retired(step.device_id)
     told = _tell(opened.plaintext, step.content_context, setting, outcome)
     if changed:
         told.identity_changed = True
@@ -205,6 +213,27 @@ def drop_devices(
     """Forget devices."""
     conversation.forget(step.device_ids)
     outcome.devices_dropped.SetInParent()
+
+
+def _open_retired(
+    conversation: Conversation,
+    device: int,
+    message: CiphertextMessage,
+    remote: Address,
+    pre_keys: GivenPreKeys,
+    setting: Setting,
+) -> Decrypted | None:
+    """What a retired session makes of a message, which stays retired; None: it is not for one."""
+    retired = conversation.retired(device)
+    if retired is None or needed_pre_keys(retired, message) is not None:
+        return None
+    try:
+        opened = _open(retired, message, remote, conversation.identity_key, pre_keys, setting)
+    except (InvalidMessage, SessionNotFound):
+        if message.type == MessageType.PRE_KEY:
+            raise  # it names a session that is retired
+        return None
+    return opened if isinstance(opened, Decrypted) else None
 
 
 def _open(

@@ -16,6 +16,8 @@ from letterlockd.uplink import Answered, Uplink, open_channel
 from letterlockd.uplink.reach import Reach
 from structlog.testing import capture_logs
 
+from tests.harness.past import Unseen
+
 DELIVERS = mailbox_pb2.ConnectResponse(deliveries=mailbox_pb2.Deliveries())
 OPENED = mailbox_pb2.ConnectResponse(opened=mailbox_pb2.Opened(window=10))
 
@@ -59,7 +61,9 @@ async def told(channel: grpc.aio.Channel, address: str, entries: Entries, event:
         failed.set()
         return 0.0
 
-    uplink: Uplink[int] = Uplink(channel, "gw.x.y", window=1, fraction=fraction, address=address)
+    uplink: Uplink[int] = Uplink(
+        channel, "gw.x.y", window=1, past=Unseen(), fraction=fraction, address=address
+    )
     task = asyncio.create_task(uplink.run(heard))
     try:
         async with asyncio.timeout(60):

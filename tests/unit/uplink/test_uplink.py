@@ -15,6 +15,8 @@ from letterlockd.errors import CallerError, InvalidField
 from letterlockd.rpc.faults import to_status
 from letterlockd.uplink import Answered, RelayUnavailable, Uplink, open_channel
 
+from tests.harness.past import Unseen
+
 ACCOUNT, CREDENTIAL = b"a" * 16, "gw.test.secret"
 
 Script = Callable[[Any, Any], Awaitable[None]]
@@ -116,7 +118,9 @@ async def linked(folder: Path, relay: ScriptedRelay) -> AsyncIterator[tuple[Upli
     await server.start()
     heard = Heard()
     async with open_channel(f"unix:{folder}/relay.sock", None) as channel:
-        uplink: Uplink[int] = Uplink(channel, CREDENTIAL, window=10, fraction=lambda: 0.0)
+        uplink: Uplink[int] = Uplink(
+            channel, CREDENTIAL, window=10, past=Unseen(), fraction=lambda: 0.0
+        )
         task = asyncio.create_task(uplink.run(heard))
         try:
             yield uplink, heard
@@ -168,7 +172,9 @@ async def test_items_are_acknowledged_on_their_own_stream_only(tmp_path: Path) -
 
 async def test_calls_to_a_relay_that_is_away(tmp_path: Path) -> None:
     async with open_channel(f"unix:{tmp_path}/nobody.sock", None) as channel:
-        uplink: Uplink[int] = Uplink(channel, CREDENTIAL, window=1, fraction=lambda: 0.0)
+        uplink: Uplink[int] = Uplink(
+            channel, CREDENTIAL, window=1, past=Unseen(), fraction=lambda: 0.0
+        )
         with pytest.raises(RelayUnavailable) as raised:
             await uplink.calls.fetch_bundles([keys_pb2.BundleTarget()])
         assert raised.value.reason == "RELAY_UNAVAILABLE"

@@ -32,6 +32,7 @@ class ConversationRecord(_message.Message):
     IDENTITY_KEY_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
     IDENTITY_UNCONFIRMED_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     user_account_id: _builtins.bytes
     """The user's account, 16 bytes: the ratchet name of the remote. Set when the record is made."""
     identity_key: _builtins.bytes
@@ -39,6 +40,10 @@ class ConversationRecord(_message.Message):
     identity_unconfirmed: _builtins.bool
     """`identity_key` took another one's place, and the business wants to confirm it first: nothing is
     encrypted until then.
+    """
+    generation: _builtins.int
+    """The store's generation (how often it was restored) in which the sessions were last used. With an
+    older one than today's, other messages may have been encrypted with them since: they are retired.
     """
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceSessions]:
@@ -51,10 +56,11 @@ class ConversationRecord(_message.Message):
         identity_key: _builtins.bytes = ...,
         devices: _abc.Iterable[Global___DeviceSessions] | None = ...,
         identity_unconfirmed: _builtins.bool = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "identity_key", b"identity_key", "identity_unconfirmed", b"identity_unconfirmed", "user_account_id", b"user_account_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "generation", b"generation", "identity_key", b"identity_key", "identity_unconfirmed", b"identity_unconfirmed", "user_account_id", b"user_account_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -68,19 +74,25 @@ class DeviceSessions(_message.Message):
 
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
+    RETIRED_FIELD_NUMBER: _builtins.int
     device_id: _builtins.int
     """1 to 127."""
     record: _builtins.bytes
-    """A tripleratchet session record, in its own versioned format."""
+    """A tripleratchet session record, in its own versioned format. Empty: there is nothing to send with."""
+    retired: _builtins.bytes
+    """The same, retired by a restore: it opens what is still under way and never encrypts. Dropped when the
+    device has answered on a newer session.
+    """
     def __init__(
         self,
         *,
         device_id: _builtins.int = ...,
         record: _builtins.bytes = ...,
+        retired: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "record", b"record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "record", b"record", "retired", b"retired"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

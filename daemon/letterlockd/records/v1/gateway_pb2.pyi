@@ -37,6 +37,7 @@ class NumberRecord(_message.Message):
     UPLOAD_FIELD_NUMBER: _builtins.int
     KEY_SCOPE_FIELD_NUMBER: _builtins.int
     REUSABLE_PRE_KEYS_FIELD_NUMBER: _builtins.int
+    KEYS_IN_DOUBT_FIELD_NUMBER: _builtins.int
     account_id: _builtins.bytes
     """The account at the relay, 16 bytes; empty while the registration is not finished."""
     business_id: _builtins.bytes
@@ -60,6 +61,10 @@ class NumberRecord(_message.Message):
     """Names the number's scope key and the owner of its sealed identity and pre-keys, 16 random bytes:
     the keys are older than the account.
     """
+    keys_in_doubt: _builtins.bool
+    """The store was restored: the directory may have keys whose private halves are not known here, and
+    ids above those known here may be taken. The next pair that is made withdraws and skips them.
+    """
     @_builtins.property
     def reusable_pre_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReusablePreKeys]:
         """The signed and last-resort pre-keys whose private halves exist, oldest first. The last ones are in
@@ -79,10 +84,11 @@ class NumberRecord(_message.Message):
         upload: _builtins.bytes = ...,
         key_scope: _builtins.bytes = ...,
         reusable_pre_keys: _abc.Iterable[Global___ReusablePreKeys] | None = ...,
+        keys_in_doubt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "business_id", b"business_id", "identity_key", b"identity_key", "key_scope", b"key_scope", "next_kyber_pre_key_id", b"next_kyber_pre_key_id", "next_pre_key_id", b"next_pre_key_id", "registration_id", b"registration_id", "reusable_pre_keys", b"reusable_pre_keys", "sealed_identity", b"sealed_identity", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "business_id", b"business_id", "identity_key", b"identity_key", "key_scope", b"key_scope", "keys_in_doubt", b"keys_in_doubt", "next_kyber_pre_key_id", b"next_kyber_pre_key_id", "next_pre_key_id", b"next_pre_key_id", "registration_id", b"registration_id", "reusable_pre_keys", b"reusable_pre_keys", "sealed_identity", b"sealed_identity", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -279,6 +285,7 @@ class OutboxRecord(_message.Message):
     REPAIRS_FIELD_NUMBER: _builtins.int
     EXPIRE_MS_FIELD_NUMBER: _builtins.int
     ONLY_DEVICE_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     submission: _builtins.bytes
     """Serialised letterlock.relay.v1.Submission."""
     conversation: _builtins.bytes
@@ -295,6 +302,8 @@ class OutboxRecord(_message.Message):
     """Milliseconds since 1970: delivery is given up."""
     only_device: _builtins.int
     """Only this device is to get it; 0: all."""
+    generation: _builtins.int
+    """The store's generation in which the submission was encrypted."""
     def __init__(
         self,
         *,
@@ -305,10 +314,11 @@ class OutboxRecord(_message.Message):
         repairs: _builtins.int = ...,
         expire_ms: _builtins.int = ...,
         only_device: _builtins.int = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "expire_ms", b"expire_ms", "message_id", b"message_id", "only_device", b"only_device", "repairs", b"repairs", "sealed_payload", b"sealed_payload", "submission", b"submission"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "expire_ms", b"expire_ms", "generation", b"generation", "message_id", b"message_id", "only_device", b"only_device", "repairs", b"repairs", "sealed_payload", b"sealed_payload", "submission", b"submission"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

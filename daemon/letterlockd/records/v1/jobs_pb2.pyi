@@ -130,6 +130,7 @@ class ConversationTask(_message.Message):
     NOW_MS_FIELD_NUMBER: _builtins.int
     KEY_OWNER_ID_FIELD_NUMBER: _builtins.int
     HOLD_IDENTITY_CHANGES_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     conversation: _builtins.bytes
     """Key of the conversation row, 32 bytes: business account || pseudonym of the user."""
@@ -157,6 +158,8 @@ class ConversationTask(_message.Message):
     """
     hold_identity_changes: _builtins.bool
     """A change of the user's identity key that these steps bring is to be confirmed by the business."""
+    generation: _builtins.int
+    """How often the store was restored: sessions of an earlier time are retired before the steps."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
         """What to do."""
@@ -174,11 +177,12 @@ class ConversationTask(_message.Message):
         now_ms: _builtins.int = ...,
         key_owner_id: _builtins.bytes = ...,
         hold_identity_changes: _builtins.bool = ...,
+        generation: _builtins.int = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_account_id", b"business_account_id", "conversation", b"conversation", "day_key", b"day_key", "hold_identity_changes", b"hold_identity_changes", "key_owner_id", b"key_owner_id", "now_ms", b"now_ms", "scope_key", b"scope_key", "sealed_identity", b"sealed_identity", "sealed_record", b"sealed_record", "steps", b"steps", "user_account_id", b"user_account_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_account_id", b"business_account_id", "conversation", b"conversation", "day_key", b"day_key", "generation", b"generation", "hold_identity_changes", b"hold_identity_changes", "key_owner_id", b"key_owner_id", "now_ms", b"now_ms", "scope_key", b"scope_key", "sealed_identity", b"sealed_identity", "sealed_record", b"sealed_record", "steps", b"steps", "user_account_id", b"user_account_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

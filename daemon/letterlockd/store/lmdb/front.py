@@ -126,6 +126,12 @@ class LmdbStore:
         """Process id of the committer, for metrics and crash tests."""
         return self._link.pid
 
+    @property
+    def position(self) -> int:
+        """A number that every commit raises, and that every copy of the store carries."""
+        self._link.check_open()
+        return self._reader.position()
+
     async def failed(self) -> StoreUnavailable | None:
         """Return the failure when the committer is lost (the daemon must exit then), or None
         after an orderly close."""

@@ -91,6 +91,11 @@ class Reader:
         with self._snapshot() as txn:
             return int(txn.stat(self._tables[number])["entries"])
 
+    def position(self) -> int:
+        """LMDB's number of the last commit."""
+        with self._snapshot() as txn:
+            return int(txn.id())
+
     def close(self) -> None:
         """Unmap the file."""
         self._env.close()

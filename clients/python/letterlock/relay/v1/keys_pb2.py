@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from letterlock.v1 import errors_pb2 as letterlock_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eletterlock/relay/v1/keys.proto\x12\x13letterlock.relay.v1\x1a\x1aletterlock/v1/errors.proto\",\n\x06PreKey\x12\x0e\n\x06key_id\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"E\n\x0cSignedPreKey\x12\x0e\n\x06key_id\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"D\n\x0bKyberPreKey\x12\x0e\n\x06key_id\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\x89\x02\n\x0cPreKeyUpload\x12\x39\n\x0esigned_pre_key\x18\x01 \x01(\x0b\x32!.letterlock.relay.v1.SignedPreKey\x12\x43\n\x19last_resort_kyber_pre_key\x18\x02 \x01(\x0b\x32 .letterlock.relay.v1.KyberPreKey\x12\x36\n\x11one_time_pre_keys\x18\x03 \x03(\x0b\x32\x1b.letterlock.relay.v1.PreKey\x12\x41\n\x17one_time_kyber_pre_keys\x18\x04 \x03(\x0b\x32 .letterlock.relay.v1.KyberPreKey\"_\n\x14UploadPreKeysRequest\x12\x12\n\naccount_id\x18\x01 \x01(\x0c\x12\x33\n\x08pre_keys\x18\x02 \x01(\x0b\x32!.letterlock.relay.v1.PreKeyUpload\"S\n\x15UploadPreKeysResponse\x12:\n\x05\x63ount\x18\x01 \x01(\x0b\x32+.letterlock.relay.v1.GetPreKeyCountResponse\"+\n\x15GetPreKeyCountRequest\x12\x12\n\naccount_id\x18\x01 \x01(\x0c\"T\n\x16GetPreKeyCountResponse\x12\x19\n\x11one_time_pre_keys\x18\x01 \x01(\r\x12\x1f\n\x17one_time_kyber_pre_keys\x18\x02 \x01(\r\"I\n\x13\x46\x65tchBundlesRequest\x12\x32\n\x07targets\x18\x01 \x03(\x0b\x32!.letterlock.relay.v1.BundleTarget\"[\n\x0c\x42undleTarget\x12\x16\n\x0cphone_number\x18\x01 \x01(\tH\x00\x12\x14\n\naccount_id\x18\x02 \x01(\x0cH\x00\x12\x12\n\ndevice_ids\x18\x03 \x03(\rB\t\n\x07\x61\x63\x63ount\"J\n\x14\x46\x65tchBundlesResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.letterlock.relay.v1.BundleResult\"|\n\x0c\x42undleResult\x12\x36\n\x07\x62undles\x18\x01 \x01(\x0b\x32#.letterlock.relay.v1.AccountBundlesH\x00\x12)\n\x07refused\x18\x02 \x01(\x0b\x32\x16.letterlock.v1.RefusalH\x00\x42\t\n\x07outcome\"n\n\x0e\x41\x63\x63ountBundles\x12\x12\n\naccount_id\x18\x01 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x02 \x01(\x0c\x12\x32\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32!.letterlock.relay.v1.DeviceBundle\"\xe5\x01\n\x0c\x44\x65viceBundle\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x17\n\x0fregistration_id\x18\x02 \x01(\r\x12\x39\n\x0esigned_pre_key\x18\x03 \x01(\x0b\x32!.letterlock.relay.v1.SignedPreKey\x12\x37\n\rkyber_pre_key\x18\x04 \x01(\x0b\x32 .letterlock.relay.v1.KyberPreKey\x12\x35\n\x10one_time_pre_key\x18\x05 \x01(\x0b\x32\x1b.letterlock.relay.v1.PreKey2\xbe\x02\n\x04Keys\x12\x66\n\rUploadPreKeys\x12).letterlock.relay.v1.UploadPreKeysRequest\x1a*.letterlock.relay.v1.UploadPreKeysResponse\x12i\n\x0eGetPreKeyCount\x12*.letterlock.relay.v1.GetPreKeyCountRequest\x1a+.letterlock.relay.v1.GetPreKeyCountResponse\x12\x63\n\x0c\x46\x65tchBundles\x12(.letterlock.relay.v1.FetchBundlesRequest\x1a).letterlock.relay.v1.FetchBundlesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eletterlock/relay/v1/keys.proto\x12\x13letterlock.relay.v1\x1a\x1aletterlock/v1/errors.proto\",\n\x06PreKey\x12\x0e\n\x06key_id\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"E\n\x0cSignedPreKey\x12\x0e\n\x06key_id\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"D\n\x0bKyberPreKey\x12\x0e\n\x06key_id\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\xa4\x02\n\x0cPreKeyUpload\x12\x39\n\x0esigned_pre_key\x18\x01 \x01(\x0b\x32!.letterlock.relay.v1.SignedPreKey\x12\x43\n\x19last_resort_kyber_pre_key\x18\x02 \x01(\x0b\x32 .letterlock.relay.v1.KyberPreKey\x12\x36\n\x11one_time_pre_keys\x18\x03 \x03(\x0b\x32\x1b.letterlock.relay.v1.PreKey\x12\x41\n\x17one_time_kyber_pre_keys\x18\x04 \x03(\x0b\x32 .letterlock.relay.v1.KyberPreKey\x12\x19\n\x11withdraw_one_time\x18\x05 \x01(\x08\"_\n\x14UploadPreKeysRequest\x12\x12\n\naccount_id\x18\x01 \x01(\x0c\x12\x33\n\x08pre_keys\x18\x02 \x01(\x0b\x32!.letterlock.relay.v1.PreKeyUpload\"S\n\x15UploadPreKeysResponse\x12:\n\x05\x63ount\x18\x01 \x01(\x0b\x32+.letterlock.relay.v1.GetPreKeyCountResponse\"+\n\x15GetPreKeyCountRequest\x12\x12\n\naccount_id\x18\x01 \x01(\x0c\"T\n\x16GetPreKeyCountResponse\x12\x19\n\x11one_time_pre_keys\x18\x01 \x01(\r\x12\x1f\n\x17one_time_kyber_pre_keys\x18\x02 \x01(\r\"I\n\x13\x46\x65tchBundlesRequest\x12\x32\n\x07targets\x18\x01 \x03(\x0b\x32!.letterlock.relay.v1.BundleTarget\"[\n\x0c\x42undleTarget\x12\x16\n\x0cphone_number\x18\x01 \x01(\tH\x00\x12\x14\n\naccount_id\x18\x02 \x01(\x0cH\x00\x12\x12\n\ndevice_ids\x18\x03 \x03(\rB\t\n\x07\x61\x63\x63ount\"J\n\x14\x46\x65tchBundlesResponse\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.letterlock.relay.v1.BundleResult\"|\n\x0c\x42undleResult\x12\x36\n\x07\x62undles\x18\x01 \x01(\x0b\x32#.letterlock.relay.v1.AccountBundlesH\x00\x12)\n\x07refused\x18\x02 \x01(\x0b\x32\x16.letterlock.v1.RefusalH\x00\x42\t\n\x07outcome\"n\n\x0e\x41\x63\x63ountBundles\x12\x12\n\naccount_id\x18\x01 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x02 \x01(\x0c\x12\x32\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32!.letterlock.relay.v1.DeviceBundle\"\xe5\x01\n\x0c\x44\x65viceBundle\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x17\n\x0fregistration_id\x18\x02 \x01(\r\x12\x39\n\x0esigned_pre_key\x18\x03 \x01(\x0b\x32!.letterlock.relay.v1.SignedPreKey\x12\x37\n\rkyber_pre_key\x18\x04 \x01(\x0b\x32 .letterlock.relay.v1.KyberPreKey\x12\x35\n\x10one_time_pre_key\x18\x05 \x01(\x0b\x32\x1b.letterlock.relay.v1.PreKey2\xbe\x02\n\x04Keys\x12\x66\n\rUploadPreKeys\x12).letterlock.relay.v1.UploadPreKeysRequest\x1a*.letterlock.relay.v1.UploadPreKeysResponse\x12i\n\x0eGetPreKeyCount\x12*.letterlock.relay.v1.GetPreKeyCountRequest\x1a+.letterlock.relay.v1.GetPreKeyCountResponse\x12\x63\n\x0c\x46\x65tchBundles\x12(.letterlock.relay.v1.FetchBundlesRequest\x1a).letterlock.relay.v1.FetchBundlesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,27 +39,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KYBERPREKEY']._serialized_start=200
   _globals['_KYBERPREKEY']._serialized_end=268
   _globals['_PREKEYUPLOAD']._serialized_start=271
-  _globals['_PREKEYUPLOAD']._serialized_end=536
-  _globals['_UPLOADPREKEYSREQUEST']._serialized_start=538
-  _globals['_UPLOADPREKEYSREQUEST']._serialized_end=633
-  _globals['_UPLOADPREKEYSRESPONSE']._serialized_start=635
-  _globals['_UPLOADPREKEYSRESPONSE']._serialized_end=718
-  _globals['_GETPREKEYCOUNTREQUEST']._serialized_start=720
-  _globals['_GETPREKEYCOUNTREQUEST']._serialized_end=763
-  _globals['_GETPREKEYCOUNTRESPONSE']._serialized_start=765
-  _globals['_GETPREKEYCOUNTRESPONSE']._serialized_end=849
-  _globals['_FETCHBUNDLESREQUEST']._serialized_start=851
-  _globals['_FETCHBUNDLESREQUEST']._serialized_end=924
-  _globals['_BUNDLETARGET']._serialized_start=926
-  _globals['_BUNDLETARGET']._serialized_end=1017
-  _globals['_FETCHBUNDLESRESPONSE']._serialized_start=1019
-  _globals['_FETCHBUNDLESRESPONSE']._serialized_end=1093
-  _globals['_BUNDLERESULT']._serialized_start=1095
-  _globals['_BUNDLERESULT']._serialized_end=1219
-  _globals['_ACCOUNTBUNDLES']._serialized_start=1221
-  _globals['_ACCOUNTBUNDLES']._serialized_end=1331
-  _globals['_DEVICEBUNDLE']._serialized_start=1334
-  _globals['_DEVICEBUNDLE']._serialized_end=1563
-  _globals['_KEYS']._serialized_start=1566
-  _globals['_KEYS']._serialized_end=1884
+  _globals['_PREKEYUPLOAD']._serialized_end=563
+  _globals['_UPLOADPREKEYSREQUEST']._serialized_start=565
+  _globals['_UPLOADPREKEYSREQUEST']._serialized_end=660
+  _globals['_UPLOADPREKEYSRESPONSE']._serialized_start=662
+  _globals['_UPLOADPREKEYSRESPONSE']._serialized_end=745
+  _globals['_GETPREKEYCOUNTREQUEST']._serialized_start=747
+  _globals['_GETPREKEYCOUNTREQUEST']._serialized_end=790
+  _globals['_GETPREKEYCOUNTRESPONSE']._serialized_start=792
+  _globals['_GETPREKEYCOUNTRESPONSE']._serialized_end=876
+  _globals['_FETCHBUNDLESREQUEST']._serialized_start=878
+  _globals['_FETCHBUNDLESREQUEST']._serialized_end=951
+  _globals['_BUNDLETARGET']._serialized_start=953
+  _globals['_BUNDLETARGET']._serialized_end=1044
+  _globals['_FETCHBUNDLESRESPONSE']._serialized_start=1046
+  _globals['_FETCHBUNDLESRESPONSE']._serialized_end=1120
+  _globals['_BUNDLERESULT']._serialized_start=1122
+  _globals['_BUNDLERESULT']._serialized_end=1246
+  _globals['_ACCOUNTBUNDLES']._serialized_start=1248
+  _globals['_ACCOUNTBUNDLES']._serialized_end=1358
+  _globals['_DEVICEBUNDLE']._serialized_start=1361
+  _globals['_DEVICEBUNDLE']._serialized_end=1590
+  _globals['_KEYS']._serialized_start=1593
+  _globals['_KEYS']._serialized_end=1911
 # @@protoc_insertion_point(module_scope)

@@ -115,6 +115,9 @@ class PreKeyUpload(_message.Message):
     LAST_RESORT_KYBER_PRE_KEY_FIELD_NUMBER: _builtins.int
     ONE_TIME_PRE_KEYS_FIELD_NUMBER: _builtins.int
     ONE_TIME_KYBER_PRE_KEYS_FIELD_NUMBER: _builtins.int
+    WITHDRAW_ONE_TIME_FIELD_NUMBER: _builtins.int
+    withdraw_one_time: _builtins.bool
+    """True: one-time keys that are left, of both kinds, are removed first."""
     @_builtins.property
     def signed_pre_key(self) -> Global___SignedPreKey:
         """The signed pre-key."""
@@ -138,10 +141,11 @@ class PreKeyUpload(_message.Message):
         last_resort_kyber_pre_key: Global___KyberPreKey | None = ...,
         one_time_pre_keys: _abc.Iterable[Global___PreKey] | None = ...,
         one_time_kyber_pre_keys: _abc.Iterable[Global___KyberPreKey] | None = ...,
+        withdraw_one_time: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_resort_kyber_pre_key", b"last_resort_kyber_pre_key", "signed_pre_key", b"signed_pre_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_resort_kyber_pre_key", b"last_resort_kyber_pre_key", "one_time_kyber_pre_keys", b"one_time_kyber_pre_keys", "one_time_pre_keys", b"one_time_pre_keys", "signed_pre_key", b"signed_pre_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_resort_kyber_pre_key", b"last_resort_kyber_pre_key", "one_time_kyber_pre_keys", b"one_time_kyber_pre_keys", "one_time_pre_keys", b"one_time_pre_keys", "signed_pre_key", b"signed_pre_key", "withdraw_one_time", b"withdraw_one_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,6 +31,9 @@ class ConnectRequest(_message.Message):
     OPEN_FIELD_NUMBER: _builtins.int
     SUBMISSIONS_FIELD_NUMBER: _builtins.int
     ACKS_FIELD_NUMBER: _builtins.int
+    STORE_POSITION_FIELD_NUMBER: _builtins.int
+    store_position: _builtins.int
+    """Gateways, with any frame: position of the sender's store when the frame was made. See Open."""
     @_builtins.property
     def open(self) -> Global___Open:
         """First frame only."""
@@ -49,10 +52,11 @@ class ConnectRequest(_message.Message):
         open: Global___Open | None = ...,
         submissions: Global___Submissions | None = ...,
         acks: Global___Acks | None = ...,
+        store_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "frame", b"frame", "open", b"open", "submissions", b"submissions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "frame", b"frame", "open", b"open", "submissions", b"submissions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "frame", b"frame", "open", b"open", "store_position", b"store_position", "submissions", b"submissions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "submissions", "acks"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
@@ -67,16 +71,27 @@ class Open(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WINDOW_FIELD_NUMBER: _builtins.int
+    STORE_GENERATION_FIELD_NUMBER: _builtins.int
+    STORE_POSITION_FIELD_NUMBER: _builtins.int
     window: _builtins.int
     """How many items may be unacknowledged at a time: 1 to 10,000. Not set: 256."""
+    store_generation: _builtins.int
+    """Gateways: how often their store was restored, and how far it had come when the process opened it: a number
+    that every commit raises. The relay keeps the highest pair that it was told, so that a store
+    that went back is noticed. Not set: not compared.
+    """
+    store_position: _builtins.int
+    """See `store_generation`."""
     def __init__(
         self,
         *,
         window: _builtins.int = ...,
+        store_generation: _builtins.int = ...,
+        store_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["store_generation", b"store_generation", "store_position", b"store_position", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,18 +336,26 @@ class Opened(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WINDOW_FIELD_NUMBER: _builtins.int
+    NEWER_GENERATION_FIELD_NUMBER: _builtins.int
     window: _builtins.int
     """The window in force."""
+    newer_generation: _builtins.int
+    """Gateways: set when their store is older than one that this relay knows: the generation of that. The
+    gateway must not send with what it has: it takes a higher generation, and opens the stream again.
+    """
     def __init__(
         self,
         *,
         window: _builtins.int = ...,
+        newer_generation: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_newer_generation", b"_newer_generation", "newer_generation", b"newer_generation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newer_generation", b"_newer_generation", "newer_generation", b"newer_generation", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__newer_generation: _TypeAlias = _typing.Literal["newer_generation"]  # noqa: Y015
+    _WhichOneofArgType__newer_generation: _TypeAlias = _typing.Literal["_newer_generation", b"_newer_generation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__newer_generation) -> _WhichOneofReturnType__newer_generation | None: ...
 
 Global___Opened: _TypeAlias = Opened  # noqa: Y015
 
