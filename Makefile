@@ -17,7 +17,8 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python
 NPM := $(shell command -v npm)
 BIN := .venv/bin
 STAMPS := .make
-NODE_STAMPS := $(if $(NPM),$(STAMPS)/node-interop $(STAMPS)/node-proto)
+TYPESCRIPT := clients/typescript
+NODE_STAMPS := $(if $(NPM),$(STAMPS)/node-interop $(STAMPS)/node-proto $(STAMPS)/node-typescript)
 
 .PHONY: help demo test check gen bench run clean toolchains
 .NOTPARALLEL:
@@ -29,6 +30,7 @@ demo: $(STAMPS)/python $(NODE_STAMPS)
 	$(BIN)/python -m tests.demo
 
 test: $(STAMPS)/python $(NODE_STAMPS) toolchains
+	$(if $(NPM),npm test --silent --prefix $(TYPESCRIPT),@echo "no npm: the TypeScript client's tests are skipped")
 	$(BIN)/pytest
 
 check: $(STAMPS)/python $(NODE_STAMPS) toolchains
@@ -38,8 +40,9 @@ check: $(STAMPS)/python $(NODE_STAMPS) toolchains
 	$(BIN)/lint-imports
 	$(if $(NPM),proto/lint/node_modules/.bin/buf lint proto,@echo "no npm: buf lint is skipped")
 	$(BIN)/python proto/generate.py --check
+	$(if $(NPM),npm run check --silent --prefix $(TYPESCRIPT),@echo "no npm: the TypeScript client's checks are skipped")
 
-gen: $(STAMPS)/python
+gen: $(STAMPS)/python $(NODE_STAMPS)
 	$(BIN)/python proto/generate.py
 
 bench: $(STAMPS)/python $(NODE_STAMPS)
@@ -50,6 +53,7 @@ run: $(STAMPS)/python
 
 clean:
 	rm -rf .venv $(STAMPS) tests/interop/node/node_modules proto/lint/node_modules
+	rm -rf $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 
 # CI sets LETTERLOCK_REQUIRE_TOOLCHAINS=1: there a missing toolchain is a failure, not a skip.
@@ -71,4 +75,8 @@ $(STAMPS)/node-interop: tests/interop/node/package-lock.json
 
 $(STAMPS)/node-proto: proto/lint/package-lock.json
 	npm ci --no-audit --no-fund --loglevel=error --prefix proto/lint
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/node-typescript: $(TYPESCRIPT)/package-lock.json
+	npm ci --no-audit --no-fund --loglevel=error --prefix $(TYPESCRIPT)
 	@mkdir -p $(@D) && touch $@

@@ -1,18 +1,20 @@
-"""Generate the Python code of every .proto file, or check that the committed code is up to date.
+"""Generate the code of every .proto file, or check that the committed code is up to date.
 
     python proto/generate.py           writes the generated code
     python proto/generate.py --check   exits 1 and names the files when the committed code differs
 
 A file's path below proto/ is its proto package and its Python package, so imports need no
-rewriting.
+rewriting. The TypeScript client gets the public packages, where its generator is installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,6 +27,10 @@ SOURCE_ROOTS = {
     "letterlockd": ROOT / "daemon",
 }
 GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
+
+TYPESCRIPT = ROOT / "clients" / "typescript"
+TYPESCRIPT_OUT = TYPESCRIPT / "src" / "generated"
+TYPESCRIPT_PLUGIN = TYPESCRIPT / "node_modules" / ".bin" / "protoc-gen-es"
 
 
 def generate(package: str, out: Path) -> None:
@@ -41,6 +47,17 @@ def generate(package: str, out: Path) -> None:
         for folder in path.parent.relative_to(out / package).parents:
             _mark_package(out / package / folder)
         _mark_package(path.parent)
+
+
+def generate_typescript(out: Path) -> None:
+    """Generate the public packages, and Google's error details, for the TypeScript client."""
+    google = Path(str(files("google.rpc") / "status.proto")).parent
+    sources = sorted(str(path) for path in (PROTO / "letterlock").rglob("*.proto"))
+    sources += [str(google / name) for name in ("error_details.proto", "status.proto")]
+    roots = [f"-I{root}" for root in (PROTO, files("grpc_tools") / "_proto", google.parents[1])]
+    plugin = f"--plugin=protoc-gen-es={TYPESCRIPT_PLUGIN}"
+    options = "--es_opt=target=ts,import_extension=js"
+    run(["protoc", plugin, *roots, f"--es_out={out}", options, *sources])
 
 
 def run(arguments: list[str]) -> None:
@@ -61,14 +78,33 @@ def _mark_package(folder: Path) -> None:
         marker.write_text('"""Generated protobuf code; see proto/."""\n')
 
 
-def differing(package: str, root: Path) -> list[str]:
+def differing() -> Iterator[str]:
     """Relative paths of generated files that differ from what the .proto files give now."""
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = Path(folder)
-        generate(package, fresh)
-        ours = {p.relative_to(root): p.read_bytes() for p in generated(root, package)}
-        theirs = {p.relative_to(fresh): p.read_bytes() for p in generated(fresh, package)}
-    return sorted(str(p) for p in ours.keys() | theirs.keys() if ours.get(p) != theirs.get(p))
+    for package, root in SOURCE_ROOTS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = Path(folder)
+            generate(package, fresh)
+            yield from _compare(root, generated(root, package), fresh, generated(fresh, package))
+    if has_typescript():
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = Path(folder)
+            generate_typescript(fresh)
+            ours, theirs = TYPESCRIPT_OUT.rglob("*.ts"), fresh.rglob("*.ts")
+            yield from _compare(TYPESCRIPT_OUT, list(ours), fresh, list(theirs))
+
+
+def _compare(root: Path, ours: list[Path], fresh: Path, theirs: list[Path]) -> list[str]:
+    old = {path.relative_to(root): path.read_bytes() for path in ours}
+    new = {path.relative_to(fresh): path.read_bytes() for path in theirs}
+    return sorted(str(path) for path in old.keys() | new.keys() if old.get(path) != new.get(path))
+
+
+def has_typescript() -> bool:
+    """Whether the TypeScript generator is installed; says so where it is not."""
+    if TYPESCRIPT_PLUGIN.exists() and shutil.which("node"):
+        return True
+    sys.stderr.write("clients/typescript is not installed: its generated code is passed over\n")
+    return False
 
 
 def main() -> None:
@@ -76,16 +112,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     if parser.parse_args().check:
-        stale = [
-            name for package, root in SOURCE_ROOTS.items() for name in differing(package, root)
-        ]
-        if stale:
+        if stale := list(differing()):
             sys.exit("generated code is out of date (run `make gen`): " + ", ".join(stale))
         return
     for package, root in SOURCE_ROOTS.items():
         for path in generated(root, package):
             path.unlink()
         generate(package, root)
+    if has_typescript():
+        shutil.rmtree(TYPESCRIPT_OUT, ignore_errors=True)
+        TYPESCRIPT_OUT.mkdir()
+        generate_typescript(TYPESCRIPT_OUT)
 
 
 if __name__ == "__main__":

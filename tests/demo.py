@@ -24,8 +24,6 @@ from letterlock import BusinessClient, Device, OutgoingMessage
 from rich.console import Console
 from rich.table import Table
 
-from tests.harness.node import install_official_client
-from tests.harness.node_device import NodeDevice, node_device
 from tests.harness.people import (
     DELIVERED,
     READ,
@@ -40,6 +38,7 @@ from tests.harness.people import (
 )
 from tests.harness.search import leaks, number_patterns, text_patterns
 from tests.harness.supervised import Daemon, daemon
+from tests.harness.typescript import Driver, build_typescript_client, typescript_device
 
 SHOP, ANA, BEN, CLEO = "+15550100100", "+15550100101", "+15550100102", "+15550100103"
 BURST = 1_000
@@ -66,18 +65,18 @@ class Story:
 
 
 class OfficialUser:
-    """A user on the official libsignal client."""
+    """A user on the TypeScript device client."""
 
-    label = "official libsignal client 0.103.0, Node"
+    label = "TypeScript client on the official libsignal 0.103.0"
 
-    def __init__(self, device: NodeDevice) -> None:
+    def __init__(self, device: Driver) -> None:
         self._device = device
 
     async def read(self) -> str:
         return str((await self._device.message())["text"])
 
     async def write(self, text: str) -> None:
-        await self._device.call("send", phone=SHOP, text=text)
+        await self._device.call("send", to=SHOP, text=text)
 
 
 class PythonUser:
@@ -97,11 +96,11 @@ class PythonUser:
 
 async def cleo(stack: AsyncExitStack, running: Daemon) -> OfficialUser | PythonUser:
     """The third user: on the official client where Node exists, else on ours; says which."""
-    missing = await asyncio.to_thread(install_official_client)
+    missing = await asyncio.to_thread(build_typescript_client)
     if missing is not None:
         console.print(f"  [yellow]- without the official client: {missing}[/]")
         return PythonUser(await stack.enter_async_context(user(running, CLEO)))
-    device = await stack.enter_async_context(node_device(running.addresses["relay"], running.ca))
+    device = await stack.enter_async_context(typescript_device(running))
     await device.register(running, CLEO)
     return OfficialUser(device)
 

@@ -1,0 +1,179 @@
+/**
+ * The client of a business backend: sends and receives the messages of one business number.
+ *
+ * Joins the channel, the token and the streams; the streams' logic is in sending.ts, receiving.ts and
+ * their drivers. Knows nothing of encryption: that is the gateway's work.
+ */
+
+import { create } from "@bufbuild/protobuf";
+import type { Metadata } from "@grpc/grpc-js";
+import { bearer, Channel, type ChannelOptions } from "../channel.js";
+import { InvalidRequest, ServerError } from "../errors.js";
+import {
+  type Accepted,
+  GetMessageRequestSchema,
+  type Message,
+  Messaging,
+  ReceiveOpenSchema,
+  ReceiveStart,
+  SendMessageRequestSchema,
+} from "../generated/letterlock/v1/messaging_pb.js";
+import { repeat } from "../reconnect.js";
+import { Backoff, type RetryPolicy } from "../retry.js";
+import { type Sleep, sleep } from "../waiting.js";
+import { newIdempotencyKey, type OutgoingMessage, toWire } from "./outgoing.js";
+import { ReceiveStream } from "./receiveStream.js";
+import { type Messages, SendStream } from "./sendStream.js";
+
+const DEFAULT_WINDOW = 1_000;
+const MAX_WINDOW = 10_000;
+
+/** How often a single call is tried before its caller hears of it. */
+const CALL_ATTEMPTS = 5;
+
+/** Where a Receive stream starts. */
+export const Start = {
+  /** With the oldest event that is not acknowledged. */
+  OLDEST: ReceiveStart.OLDEST,
+  /** With events from now on. What comes while the stream is away waits for OLDEST. */
+  NEW: ReceiveStart.NEW,
+} as const;
+export type Start = (typeof Start)[keyof typeof Start];
+
+/** How a BusinessClient works. */
+export interface BusinessClientOptions extends ChannelOptions {
+  /** The business's bearer token. */
+  readonly token: string;
+  /** The business number, E.164. */
+  readonly number: string;
+  /** Seconds given to each single call, of which there are at most five. Not set: 10. */
+  readonly deadline?: number;
+  readonly retry?: RetryPolicy;
+  /** Gives a number from 0 to 1, for waits that spread. */
+  readonly jitter?: () => number;
+  readonly sleep?: Sleep;
+}
+
+/** A business number at its gateway. Close it in the end. */
+export class BusinessClient {
+  readonly #channel: Channel;
+  readonly #metadata: Metadata;
+  readonly #number: string;
+  readonly #deadline: number;
+  readonly #retry: RetryPolicy;
+  readonly #jitter: () => number;
+  readonly #sleep: Sleep;
+  readonly #streams = new Set<WeakRef<SendStream | ReceiveStream>>();
+
+  /** `target` is the gateway's `host:port`. Throws InvalidRequest. */
+  constructor(target: string, options: BusinessClientOptions) {
+    this.#metadata = bearer(options.token);
+    this.#channel = new Channel(target, options);
+    this.#number = options.number;
+    this.#deadline = options.deadline ?? 10;
+    this.#retry = options.retry ?? {};
+    this.#jitter = options.jitter ?? Math.random;
+    this.#sleep = options.sleep ?? sleep;
+  }
+
+  /** End every stream, then the connection. */
+  async close(): Promise<void> {
+    for (const stream of this.#streams) await stream.deref()?.close();
+    this.#streams.clear();
+    this.#channel.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /**
+   * Send one message; returns once the gateway has it durably. Tried again under the same key where
+   * the outcome is unknown. Throws what the gateway refused it for.
+   */
+  async send(message: OutgoingMessage): Promise<Accepted> {
+    const wire = toWire(message, message.idempotencyKey ?? newIdempotencyKey());
+    const request = create(SendMessageRequestSchema, {
+      businessNumber: this.#number,
+      message: wire,
+    });
+    const { accepted } = await this.#repeated(() =>
+      this.#channel.unary(Messaging.method.sendMessage, request, this.#metadata, this.#deadline),
+    );
+    if (accepted === undefined) throw new ServerError("an answer without an acceptance");
+    return accepted;
+  }
+
+  /**
+   * Send messages as they come from an iterable, sync or async; gives a SendResult for each.
+   *
+   * At most `window` messages are in hand. Lost streams are opened again without end, and what was
+   * not answered is sent again under the same keys. Throws InvalidRequest.
+   */
+  sendMany(messages: Messages, { window = DEFAULT_WINDOW } = {}): SendStream {
+    checkWindow(window);
+    return this.#opened(
+      new SendStream(messages, {
+        open: () => this.#channel.stream(Messaging.method.send, this.#metadata),
+        number: this.#number,
+        window,
+        backoff: this.#backoff(),
+        sleep: this.#sleep,
+      }),
+    );
+  }
+
+  /** Events of the number; each is in the window until its `ack()`. Throws InvalidRequest. */
+  receive({
+    window = DEFAULT_WINDOW,
+    start = Start.OLDEST,
+  }: {
+    window?: number;
+    start?: Start;
+  } = {}): ReceiveStream {
+    checkWindow(window);
+    return this.#opened(
+      new ReceiveStream({
+        open: () => this.#channel.stream(Messaging.method.receive, this.#metadata),
+        opening: create(ReceiveOpenSchema, { businessNumber: this.#number, window, start }),
+        backoff: this.#backoff(),
+        sleep: this.#sleep,
+      }),
+    );
+  }
+
+  /** How far a sent message has come, by one of its two names. Throws NotFound. */
+  async message(name: { messageId: string } | { idempotencyKey: string }): Promise<Message> {
+    const request = create(GetMessageRequestSchema, {
+      businessNumber: this.#number,
+      key:
+        "messageId" in name
+          ? { case: "messageId", value: name.messageId }
+          : { case: "idempotencyKey", value: name.idempotencyKey },
+    });
+    return await this.#repeated(() =>
+      this.#channel.unary(Messaging.method.getMessage, request, this.#metadata, this.#deadline),
+    );
+  }
+
+  #opened<S extends SendStream | ReceiveStream>(stream: S): S {
+    for (const known of this.#streams) if (!known.deref()) this.#streams.delete(known);
+    this.#streams.add(new WeakRef(stream));
+    return stream;
+  }
+
+  #backoff(attempts?: number): Backoff {
+    const limited = attempts === undefined ? {} : { attempts };
+    return new Backoff({ ...limited, ...this.#retry }, this.#jitter);
+  }
+
+  #repeated<Answer>(attempt: () => Promise<Answer>): Promise<Answer> {
+    return repeat(attempt, this.#backoff(CALL_ATTEMPTS), this.#sleep);
+  }
+}
+
+function checkWindow(window: number): void {
+  if (!Number.isInteger(window) || window < 1 || window > MAX_WINDOW) {
+    throw new InvalidRequest("window", { field: "window", limit: `1 to ${MAX_WINDOW}` });
+  }
+}

@@ -1,0 +1,186 @@
+/**
+ * Receives events over a Receive stream that is opened again as often as it is lost.
+ *
+ * Drives an AckWindow (receiving.ts): the reader offers events to it, the caller's acks go through it
+ * to the writer, in batches. This module does not look into events.
+ */
+
+import { create } from "@bufbuild/protobuf";
+import type { Stream } from "../channel.js";
+import { ServerError } from "../errors.js";
+import {
+  type ReceiveOpen,
+  type ReceiveRequest,
+  ReceiveRequestSchema,
+  type ReceiveResponse,
+} from "../generated/letterlock/v1/messaging_pb.js";
+import { runStream, runUntilDone } from "../reconnect.js";
+import type { Backoff } from "../retry.js";
+import { endsWithin, Signal, type Sleep } from "../waiting.js";
+import { Event } from "./events.js";
+import { AckWindow } from "./receiving.js";
+
+/** How long closing waits for the gateway to take the last acks, in seconds. */
+const CLOSE_SECONDS = 5;
+
+type ReceiveCall = Stream<ReceiveRequest, ReceiveResponse>;
+
+/** What a ReceiveStream works with. */
+export interface ReceiveStreamOptions {
+  readonly open: () => ReceiveCall;
+  readonly opening: ReceiveOpen;
+  readonly backoff: Backoff;
+  readonly sleep: Sleep;
+}
+
+/**
+ * Async iterator over events; leaving a `for await` loop closes it, and gets the last acks out.
+ *
+ * At most `window` events are in the caller's hands. Iteration ends by `close()`, or throws the
+ * LetterlockError that no reconnecting can mend (Replaced, Unauthenticated, Forbidden, ...).
+ */
+export class ReceiveStream implements AsyncIterableIterator<Event> {
+  readonly #options: ReceiveStreamOptions;
+  readonly #acks: AckWindow;
+  readonly #events: Event[] = [];
+  readonly #toRead = new Signal();
+  readonly #toWrite = new Signal();
+  readonly #stop = new AbortController();
+  #caughtUp = false;
+  #connected = false;
+  #closing = false;
+  #draining = false;
+  #ended = false;
+  #failure: unknown;
+  #runner: Promise<void> | undefined;
+
+  constructor(options: ReceiveStreamOptions) {
+    this.#options = options;
+    this.#acks = new AckWindow(options.opening.window);
+  }
+
+  /** Whether everything that waited at the opening has been given. */
+  get caughtUp(): boolean {
+    return this.#caughtUp;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  /** The next event. */
+  async next(): Promise<IteratorResult<Event, undefined>> {
+    this.#runner ??= this.#run();
+    for (;;) {
+      const value = this.#events.shift();
+      if (value !== undefined) return { done: false, value };
+      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#closing || this.#ended) return { done: true, value: undefined };
+      await this.#toRead.changed();
+    }
+  }
+
+  /** The events that waited when the stream was opened; ends after the last of them. */
+  async *untilCaughtUp(): AsyncGenerator<Event, void, undefined> {
+    this.#runner ??= this.#run();
+    for (;;) {
+      for (let event = this.#events.shift(); event; event = this.#events.shift()) yield event;
+      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#caughtUp || this.#closing || this.#ended) return;
+      await this.#toRead.changed();
+    }
+  }
+
+  /** Closes it: a `for await` loop was left early. */
+  async return(): Promise<IteratorResult<Event, undefined>> {
+    await this.close();
+    return { done: true, value: undefined };
+  }
+
+  /** Write the acks given so far, wait for the gateway to take them, and stop. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    this.#toWrite.notify();
+    this.#toRead.notify();
+    if (this.#runner === undefined) return;
+    // Without a connection, acks that are left have nobody to take them now.
+    if (!this.#connected || !(await endsWithin(this.#runner, CLOSE_SECONDS))) this.#stop.abort();
+    await this.#runner;
+  }
+
+  async #run(): Promise<void> {
+    const { backoff, sleep } = this.#options;
+    try {
+      await runUntilDone(() => this.#attempt(), backoff, sleep, this.#stop.signal);
+    } catch (error) {
+      this.#failure = error;
+    } finally {
+      this.#ended = true;
+      this.#toRead.notify();
+    }
+  }
+
+  async #attempt(): Promise<boolean> {
+    this.#draining = false;
+    const { open, opening } = this.#options;
+    const halves = {
+      opening: create(ReceiveRequestSchema, { frame: { case: "open", value: opening } }),
+      opened: (frame: ReceiveResponse | undefined) => this.#noteOpening(frame),
+      read: (frame: ReceiveResponse) => this.#read(frame),
+      write: (stream: ReceiveCall, over: () => boolean) => this.#write(stream, over),
+      wake: () => this.#toWrite.notify(),
+    };
+    try {
+      await runStream(open(), halves, this.#stop.signal);
+    } finally {
+      this.#connected = false;
+    }
+    return this.#closing;
+  }
+
+  #noteOpening(response: ReceiveResponse | undefined): void {
+    if (response?.frame.case !== "opened") {
+      throw new ServerError("the stream did not begin with its opening answer");
+    }
+    this.#options.backoff.succeeded();
+    this.#connected = true;
+  }
+
+  #read({ frame }: ReceiveResponse): void {
+    if (frame.case === "events") {
+      for (const event of frame.value.events) {
+        if (this.#acks.offer(event.eventId)) {
+          this.#events.push(new Event(event, (eventId) => this.#ack(eventId)));
+        }
+      }
+    } else if (frame.case === "caughtUp") {
+      this.#caughtUp = true;
+    } else if (frame.case === "draining") {
+      // The gateway still takes acks and ends the stream when its grace is over; the writer moves
+      // on sooner when nothing is in hand.
+      this.#draining = true;
+    }
+    this.#toRead.notify();
+    this.#toWrite.notify();
+  }
+
+  #ack(eventId: string): void {
+    this.#acks.ack(eventId);
+    this.#toWrite.notify();
+  }
+
+  async #write(stream: ReceiveCall, over: () => boolean): Promise<void> {
+    while (!over()) {
+      const eventIds = this.#acks.take();
+      if (eventIds.length > 0) {
+        const frame = { case: "acks", value: { eventIds } } as const;
+        await stream.write(create(ReceiveRequestSchema, { frame }));
+      } else if (this.#closing || (this.#draining && this.#acks.isIdle)) {
+        stream.end();
+        return;
+      } else {
+        await this.#toWrite.changed();
+      }
+    }
+  }
+}

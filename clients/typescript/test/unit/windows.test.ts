@@ -1,0 +1,91 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { newIdempotencyKey, toWire } from "../../src/business/outgoing.js";
+import { AckWindow } from "../../src/business/receiving.js";
+import { MAX_BATCH_BYTES, SendWindow } from "../../src/business/sending.js";
+import { InvalidRequest, KeyReused, TooLarge } from "../../src/errors.js";
+import { ErrorReason } from "../../src/generated/letterlock/v1/errors_pb.js";
+import { SendResultSchema } from "../../src/generated/letterlock/v1/messaging_pb.js";
+
+const message = (key: string, text = key) => toWire({ to: "+15550100101", text }, key);
+const keys = (batch: { idempotencyKey: string }[]) => batch.map((one) => one.idempotencyKey);
+const accepted = (idempotencyKey: string) =>
+  create(SendResultSchema, { idempotencyKey, outcome: { case: "accepted", value: {} } });
+const refused = (idempotencyKey: string, reason: ErrorReason) =>
+  create(SendResultSchema, { idempotencyKey, outcome: { case: "refused", value: { reason } } });
+
+test("unanswered messages are written again, in their order, after a lost stream", () => {
+  const window = new SendWindow(10);
+  for (const key of ["a", "b", "c", "d"]) window.admit(message(key));
+  assert.deepEqual(keys(window.take(3)), ["a", "b", "c"]);
+  assert.equal(window.answer(accepted("b")), true);
+  window.lost();
+  assert.deepEqual(keys(window.take(10)), ["a", "c", "d"]);
+  assert.deepEqual(window.take(10), []);
+});
+
+test("a refusal because of draining keeps the message; every other answer ends it", () => {
+  const window = new SendWindow(10);
+  window.admit(message("a"));
+  window.take(1);
+  assert.equal(window.answer(refused("a", ErrorReason.DRAINING)), false);
+  assert.equal(window.size, 1);
+  assert.equal(window.answer(refused("a", ErrorReason.EXPIRED)), true);
+  assert.equal(window.answer(accepted("a")), false);
+  assert.equal(window.size, 0);
+});
+
+test("a key that waits for an answer is refused", () => {
+  const window = new SendWindow(10);
+  window.admit(message("a"));
+  assert.throws(() => window.admit(message("a")), InvalidRequest);
+});
+
+test("batches keep to the contract's bytes", () => {
+  const window = new SendWindow(1_000);
+  for (let n = 0; n < 100; n += 1) window.admit(message(String(n), "x".repeat(200_000)));
+  const first = window.take(256);
+  assert.ok(first.length > 1 && first.length * 200_000 <= MAX_BATCH_BYTES);
+});
+
+test("events are handed out once, and acked again where the ack may be lost", () => {
+  const window = new AckWindow(2);
+  assert.deepEqual([window.offer("a"), window.offer("a"), window.offer("b")], [true, false, true]);
+  window.ack("a");
+  window.ack("a");
+  window.ack("unknown");
+  assert.deepEqual(window.take(), ["a"]);
+  assert.equal(window.offer("a"), false); // given again: its ack was lost with the stream
+  assert.deepEqual(window.take(), ["a"]);
+  assert.equal(window.isIdle, false);
+  window.ack("b");
+  window.take();
+  assert.equal(window.isIdle, true);
+});
+
+test("what would break the stream is refused before it leaves", () => {
+  const to = "+15550100101";
+  for (const [wrong, key, expected] of [
+    [{ to }, "k", InvalidRequest],
+    [{ to, text: "x", content: {} }, "k", InvalidRequest],
+    [{ to, text: "x" }, "", InvalidRequest],
+    [{ to, text: "x" }, "k".repeat(65), InvalidRequest],
+    [{ to, text: "x", timeToLive: Number.NaN }, "k", InvalidRequest],
+    [{ to, text: "x".repeat(300_000) }, "k", TooLarge],
+    [{ to, text: "x", callerTag: 7 as unknown as Uint8Array }, "k", InvalidRequest],
+  ] as const) {
+    assert.throws(
+      () => toWire(wrong, key),
+      (error: unknown) => error instanceof expected && error.field !== "" && error.limit !== "",
+    );
+  }
+  assert.ok(new KeyReused("x") instanceof InvalidRequest);
+  assert.match(newIdempotencyKey(), /^[0-9a-f]{32}$/);
+});
+
+test("recipients and times to live go where the contract has them", () => {
+  const wire = toWire({ to: "0".repeat(32), text: "x", timeToLive: 1.5 }, "k");
+  assert.equal(wire.recipient.case, "userId");
+  assert.deepEqual([wire.timeToLive?.seconds, wire.timeToLive?.nanos], [1n, 500_000_000]);
+});

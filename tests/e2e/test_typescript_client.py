@@ -1,0 +1,298 @@
+"""The TypeScript client as business and as user, through a real daemon: its device is the official
+libsignal client."""
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.harness.people import READ, Shop, next_message, open_shop, receiving, user
+from tests.harness.supervised import Daemon, daemon
+from tests.harness.typescript import (
+    CLIENT,
+    Driver,
+    DriverError,
+    build_typescript_client,
+    by_name,
+    typescript_business,
+    typescript_device,
+)
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.interop,
+    pytest.mark.asyncio(loop_scope="session"),
+]
+
+Numbers = Callable[[], str]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built() -> None:
+    """Skips, or fails where toolchains are required, when the client cannot be had."""
+    missing = build_typescript_client()
+    if missing is not None and os.environ.get("LETTERLOCK_REQUIRE_TOOLCHAINS") == "1":
+        pytest.fail(missing)
+    if missing is not None:
+        pytest.skip(missing)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def official(shared: Daemon, number: Numbers) -> AsyncIterator[tuple[Driver, str]]:
+    """A registered, connected user on the official client, and their number."""
+    own_number = number()
+    async with typescript_device(shared) as device:
+        await device.register(shared, own_number)
+        yield device, own_number
+
+
+async def test_a_user_answers_a_business_that_begins(
+    shop: Shop, official: tuple[Driver, str]
+) -> None:
+    device, own_number = official
+    async with shop.client() as business, receiving(business) as events:
+        for n in range(5):
+            accepted = await business.send(to=own_number, text=f"offer {n}")
+            got = await device.message()
+            assert (got["text"], got["messageId"]) == (f"offer {n}", accepted.message_id)
+            await device.call("send", to=got["sender"], text=f"answer {n}")
+            await device.call("read", to=got["sender"], messageId=got["messageId"])
+            await events.until(events.reached(accepted.message_id, READ))
+        assert [text for _, text in events.texts] == [f"answer {n}" for n in range(5)]
+
+
+async def test_a_user_begins_and_a_business_answers(
+    shop: Shop, official: tuple[Driver, str]
+) -> None:
+    device, _ = official
+    async with shop.client() as business, receiving(business) as events:
+        for n in range(5):  # all before an answer: all are pre-key messages
+            await device.call("send", to=shop.number, text=f"question {n}")
+        await events.until(lambda: len(events.texts) == 5)
+        assert [text for _, text in events.texts] == [f"question {n}" for n in range(5)]
+        user_id = events.texts[0][0]
+        for n in range(3):
+            await business.send(to=user_id, text=f"answer {n}")
+            assert (await device.message())["text"] == f"answer {n}"
+        await device.call("send", to=shop.number, text="thanks")
+        await events.until(lambda: (user_id, "thanks") in events.texts)
+
+
+async def test_both_begin_at_the_same_time(shop: Shop, official: tuple[Driver, str]) -> None:
+    device, own_number = official
+    async with shop.client() as business, receiving(business) as events:
+        accepted = await business.send(to=own_number, text="from us")
+        await device.call("send", to=shop.number, text="from you")
+        assert (await device.message())["text"] == "from us"
+        await events.until(lambda: (accepted.user_id, "from you") in events.texts)
+        for n in range(3):
+            await business.send(to=own_number, text=f"then {n}")
+            assert (await device.message())["text"] == f"then {n}"
+            await device.call("send", to=shop.number, text=f"so {n}")
+        await events.until(lambda: len(events.texts) == 4)
+
+
+async def test_users_of_both_device_clients_talk(
+    shared: Daemon, official: tuple[Driver, str], number: Numbers
+) -> None:
+    device, own_number = official
+    async with user(shared, number()) as ana:
+        await ana.send_text(own_number, "hello from Python")
+        got = await device.message()
+        assert got["text"] == "hello from Python"
+        await device.call("send", to=got["sender"], text="hello from TypeScript")
+        assert (await next_message(ana)).text == "hello from TypeScript"
+
+
+async def test_a_typescript_business_talks_to_users_of_both_device_clients(
+    shared: Daemon, shop: Shop, official: tuple[Driver, str], number: Numbers
+) -> None:
+    device, own_number = official
+    ana_number = number()
+    async with typescript_business(shop) as business, user(shared, ana_number) as ana:
+        await business.call("receive")
+        to_device = await business.call("send", to=own_number, text="offer", key="order 1")
+        to_ana = await business.call("send", to=ana_number, text="offer", key="order 2")
+        again = await business.call("send", to=ana_number, text="offer", key="order 2")
+        assert again == {**to_ana, "repeated": True}
+        got, got_by_ana = await device.message(), await next_message(ana)
+        assert got["text"] == got_by_ana.text == "offer"
+
+        await device.call("send", to=got["sender"], text="answer of TypeScript")
+        answer = await business.message()
+        assert (answer["userId"], answer["text"]) == (to_device["userId"], "answer of TypeScript")
+        await ana.send_text(shop.number, "answer of Python")
+        answer = await business.message()
+        assert (answer["userId"], answer["text"]) == (to_ana["userId"], "answer of Python")
+
+        await device.call("read", to=got["sender"], messageId=got["messageId"])
+        await ana.send_read_receipt(got_by_ana.sender, [got_by_ana.message_id])
+        read = {(await _status(business, "READ"))["messageId"] for _ in range(2)}
+        assert read == {to_device["messageId"], to_ana["messageId"]}
+        state = await business.call("message", messageId=to_ana["messageId"])
+        assert state == {"status": "READ"}
+
+
+async def test_every_device_of_a_user_gets_each_message_once(
+    shared: Daemon, shop: Shop, official: tuple[Driver, str]
+) -> None:
+    first, own_number = official
+    async with typescript_device(shared) as second, shop.client() as business:
+        await business.send(to=own_number, text="before")  # knows of one device
+        link = (await first.call("createLink"))["link"]
+        assert (await second.call("link", link=link))["deviceId"] == 2
+        await second.call("connect")
+        await business.send(to=own_number, text="after")
+        assert [(await first.message())["text"] for _ in range(2)] == ["before", "after"]
+        assert (await second.message())["text"] == "after"
+        # The relay finds the second device's list out of date: it is mended on the way.
+        async with receiving(business) as events:
+            await second.call("send", to=shop.number, text="from the second")
+            await events.until(lambda: bool(events.texts))
+
+
+async def test_wrong_calls_give_typed_errors_with_field_and_limit(
+    shop: Shop, official: tuple[Driver, str], number: Numbers
+) -> None:
+    device, _ = official
+    async with typescript_business(shop) as business:
+        for fields, name, reason, field in (
+            ({"to": "+1", "text": "x"}, "InvalidRequest", "INVALID_PHONE_NUMBER", "phone_number"),
+            ({"to": number(), "text": "x"}, "UnknownRecipient", "UNKNOWN_RECIPIENT", ""),
+            ({"to": shop.number, "text": "x" * 16_385}, "TooLarge", "TOO_LARGE", "content"),
+            (
+                {"to": shop.number, "text": "x", "key": "x" * 65},
+                "InvalidRequest",
+                "",
+                "idempotency",
+            ),
+        ):
+            with pytest.raises(DriverError) as refused:
+                await business.call("send", **fields)
+            assert refused.value.name == name
+            assert reason in refused.value.reason
+            assert field in refused.value.field
+            assert bool(refused.value.limit) == bool(field)
+        with pytest.raises(DriverError) as refused:
+            await business.call("message", messageId="0" * 32)
+        assert refused.value.name == "NotFound"
+        sent = await business.call("sendMany", to="+1", prefix="x", count="1")
+        assert sent == {"accepted": 0}
+        error = (await business.event("result"))["error"]
+        assert (error["name"], error["field"]) == ("InvalidRequest", "phone_number")
+        assert error["limit"]
+    for wrong, name in (
+        ({"token": "ll.wrong"}, "Unauthenticated"),
+        ({"number": number()}, "Forbidden"),
+    ):
+        async with typescript_business(shop, **wrong) as stranger:
+            for operation in (
+                {"op": "send", "to": shop.number, "text": "x"},
+                {"op": "sendMany", "to": shop.number, "prefix": "x", "count": "1"},
+            ):
+                with pytest.raises(DriverError) as refused:
+                    await stranger.call(**operation)
+                assert refused.value.name == name
+            await stranger.call("receive")
+            assert (await stranger.events.get())["error"]["name"] == name
+    for to, name, field in (("+1", "InvalidRequest", "phone"), ("nobody", "InvalidRequest", "to")):
+        with pytest.raises(DriverError) as refused:
+            await device.call("send", to=to, text="x")
+        assert (refused.value.name, bool(refused.value.limit)) == (name, True)
+        assert field in refused.value.field
+
+
+async def test_nothing_is_lost_or_doubled_when_the_gateway_is_killed_in_both_streams(
+    tmp_path: Path,
+) -> None:
+    count = 200
+    async with daemon(tmp_path) as running:
+        shop = await open_shop(running, "+15550100100")
+        async with typescript_business(shop) as business, typescript_device(running) as device:
+            await device.register(running, "+15550100101")
+            await business.call("receive")
+            sending = asyncio.create_task(
+                business.call(
+                    "sendMany", to="+15550100101", prefix="offer", count=str(count), window="32"
+                )
+            )
+            for _ in range(50):
+                await business.event("result")
+            await device.call("send", to=shop.number, text="answer 0")
+            killed = asyncio.create_task(running.kill("gateway"))
+            for n in range(1, 20):
+                await device.call("send", to=shop.number, text=f"answer {n}")
+            await killed
+            assert await sending == {"accepted": count}
+            got = [(await device.message())["text"] for _ in range(count)]
+            assert got == [f"offer {n}" for n in range(count)]
+            answers = [(await business.message())["text"] for _ in range(20)]
+            assert answers == [f"answer {n}" for n in range(20)]
+
+
+async def test_a_device_killed_at_work_goes_on_where_it_was(
+    shared: Daemon, shop: Shop, number: Numbers, tmp_path: Path
+) -> None:
+    own_number, state = number(), tmp_path / "device"
+    async with typescript_business(shop) as business:
+        async with typescript_device(shared, state) as device:
+            await device.register(shared, own_number)
+            await business.call("send", to=own_number, text="0")
+            got = await device.message()
+            await device.call("send", to=got["sender"], text="before")
+            await business.call("receive")
+            assert (await business.message())["text"] == "before"
+            for n in range(1, 40):
+                await business.call("send", to=own_number, text=str(n))
+            texts = [got["text"]]
+            while len(texts) < 10:
+                texts.append((await device.message())["text"])
+        while not device.events.empty():  # lines written before the SIGKILL
+            texts.append(device.events.get_nowait()["text"])
+        async with typescript_device(shared, state) as device:
+            await device.call("connect")
+            while texts[-1] != "39":
+                texts.append((await device.message())["text"])
+            # An event is given again until its acknowledgement is committed; nothing is left out.
+            assert list(dict.fromkeys(texts)) == [str(n) for n in range(40)]
+            await device.call("send", to=got["sender"], text="after")
+            assert (await business.message())["text"] == "after"
+            await device.call("close")
+
+
+async def test_the_readme_s_five_minutes(tmp_path: Path) -> None:
+    readme = (CLIENT / "README.md").read_text()
+    (program,) = re.findall(r"```js\n(.*?)```", readme, flags=re.DOTALL)
+    installed = tmp_path / "node_modules" / "@letterlock"
+    installed.mkdir(parents=True)
+    (installed / "client").symlink_to(CLIENT)
+    async with daemon(tmp_path) as running:
+        shop = await open_shop(running, "+15550100100")
+        for printed, role in (("localhost:7443", "gateway"), ("localhost:7444", "relay")):
+            assert printed in program
+            program = program.replace(printed, by_name(running.addresses[role]))
+        (tmp_path / "conversation.mjs").write_text(program)
+        process = await asyncio.create_subprocess_exec(
+            *("node", "conversation.mjs", shop.token),
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        async with asyncio.timeout(60):
+            said, _ = await process.communicate()
+    assert said.decode().splitlines() == [
+        "Ana reads: Hello",
+        "Ana reads: Offer 1",
+        "Ana reads: Offer 2",
+        "the business reads: Thank you",
+        "all were read",
+    ]
+    assert process.returncode == 0
+
+
+async def _status(business: Driver, name: str) -> dict[str, str]:
+    return dict(await business.event("status", lambda event: event["status"] == name))
