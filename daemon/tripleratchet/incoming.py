@@ -99,14 +99,10 @@ def _decrypt_signal(
     trusted_identity: bytes | None,
     random: Random,
 ) -> Decrypted:
-    current = record.rested().current
-    if isinstance(current, Resting):
-        expected = current.open(message)
-        if expected is not None:
-            identity = current.data[REMOTE]
-            check_trust(identity, trusted_identity)
-            return Decrypted(record.with_current(expected[0]), expected[1], identity, None)
-        current = current.decoded()
+    expected = _open_expected(record.rested(), message, trusted_identity)
+    if expected is not None:
+        return expected
+    current = record.current_session()
     for position in range(_CURRENT, len(record.archived)):
         candidate = current if position < 0 else record.archived_session(position)
         if candidate is None:
@@ -126,6 +122,24 @@ def _decrypt_signal(
         )
         return Decrypted(following, plaintext, identity, None)
     raise InvalidMessage("no session decrypts this message")
+
+
+def _open_expected(
+    record: SessionRecord, message: SignalMessage, trusted_identity: bytes | None
+) -> Decrypted | None:
+    """The message that comes next on the current session, decrypted without taking that apart."""
+    current = record.current
+    if not isinstance(current, Resting):
+        return None
+    try:
+        opened = current.open(message)
+    except InvalidMessage:
+        return None  # for the current session's verdict, and then the others'
+    if opened is None:
+        return None
+    identity = opened[0].front[REMOTE]
+    check_trust(identity, trusted_identity)
+    return Decrypted(record.with_current(opened[0]), opened[1], identity, None)
 
 
 def _decrypt_pre_key(

@@ -93,11 +93,9 @@ def encrypt(
     if record is None or current is None:
         raise SessionNotFound("no session to send with")
     if isinstance(current, Resting):
-        sealed = current.seal(plaintext)
-        if sealed is not None:
-            check_trust(current.data[REMOTE], trusted_identity)
-            return record.with_current(sealed[0]), CiphertextMessage(_SIGNAL, sealed[1])
-        current = current.decoded()
+        rested, body = current.seal(plaintext, random)
+        check_trust(rested.front[REMOTE], trusted_identity)
+        return record.with_current(rested), CiphertextMessage(_SIGNAL, body)
     _check_age(current, now_ms)
     following, message = session.seal(
         current, plaintext, local=local.address, remote=remote, random=random

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Protocol
 
 from .keys import Random
-from .sparse_pq import SparseRatchet
+from .sparse_pq import SparseRatchet, resting
 
 
 class PostQuantumPolicy(Enum):
@@ -78,4 +78,9 @@ def start(auth_key: bytes, *, is_initiator: bool, policy: PostQuantumPolicy) -> 
 
 def restore(stored: bytes) -> PostQuantum:
     """The state that to_bytes() wrote. Raises CorruptRecord."""
-    return SparseRatchet.from_bytes(stored) if stored else DECLINED
+    return resting.restore(stored) if stored else DECLINED
+
+
+def rested(state: PostQuantum) -> PostQuantum:
+    """The same state in the form that costs least to store and to change by a message."""
+    return resting.rest(state) if isinstance(state, SparseRatchet) else state

@@ -88,9 +88,7 @@ class SessionRecord(NamedTuple):
     def is_post_quantum(self) -> bool:
         """Whether messages of the current session go through the post-quantum ratchet."""
         current = self.current
-        if current is None or isinstance(current, Resting):
-            return current is not None
-        return current.post_quantum is not DECLINED
+        return current is not None and current.post_quantum is not DECLINED
 
     def sends_under(self, ratchet_key: bytes) -> bool:
         """Whether the current session sends under this ratchet key of ours. If the peer cannot
@@ -161,7 +159,7 @@ class SessionRecord(NamedTuple):
 
 
 def _encoded(session: Resting | Session) -> bytes:
-    return session.data if isinstance(session, Resting) else stored.encode(session)
+    return session.to_bytes() if isinstance(session, Resting) else stored.encode(session)
 
 
 def _decode_record(data: bytes) -> SessionRecord:

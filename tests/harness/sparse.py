@@ -8,20 +8,27 @@ from __future__ import annotations
 import random as random_module
 from dataclasses import dataclass, field
 
+import pytest
 from tripleratchet import InvalidMessage
 from tripleratchet.sparse_pq import SparseRatchet
+from tripleratchet.sparse_pq.resting import restore
 
 MAX_JUMP = 25_000
 
 
 @dataclass
 class End:
-    """One end: its state at rest, and its randomness."""
+    """One end: its state at rest, and its randomness.
+
+    Each move is made on the decoded state and on the resting one, which have to agree.
+    """
 
     stored: bytes
     random: random_module.Random
     keys: dict[bytes, bytes] = field(default_factory=dict)
     """By wire bytes: the key that each sent message was given."""
+    is_twofold: bool = True
+    """Whether the resting state makes the moves as well; not where their calls are counted."""
 
     @property
     def ratchet(self) -> SparseRatchet:
@@ -37,7 +44,12 @@ class End:
 
     def send(self) -> bytes:
         """The next message's bytes."""
+        before = self.random.getstate()
         following, wire, key = self.ratchet.send(self.random.randbytes)
+        if self.is_twofold:
+            self.random.setstate(before)
+            resting, *told = restore(self.stored).send(self.random.randbytes)
+            assert (resting.to_bytes(), *told) == (following.to_bytes(), wire, key)
         assert key is not None
         assert wire not in self.keys
         self.keys[wire] = key
@@ -51,8 +63,14 @@ class End:
             following, key = ratchet.receive(wire, MAX_JUMP)
         except InvalidMessage:
             assert ratchet.to_bytes() == self.stored
+            with pytest.raises(InvalidMessage):
+                restore(self.stored).receive(wire, MAX_JUMP)
             raise
         assert following is not None
+        if self.is_twofold:
+            resting, its_key = restore(self.stored).receive(wire, MAX_JUMP)
+            assert resting is not None
+            assert (resting.to_bytes(), its_key) == (following.to_bytes(), key)
         self.stored = following.to_bytes()
         return key
 

@@ -18,6 +18,7 @@ from tripleratchet import CorruptRecord, InvalidMessage, RatchetError, kdf
 from tripleratchet.messages import SignalMessage, _read_any, _read_canonical
 from tripleratchet.sparse_pq import SparseRatchet, erasure, kem, wire
 from tripleratchet.sparse_pq.erasure import Chunks
+from tripleratchet.sparse_pq.resting import Resting, rest, restore
 
 from tests.harness.ratchet import pair
 from tests.harness.sparse import MAX_JUMP, End, ends, every_state, exchange
@@ -74,8 +75,10 @@ def test_a_damaged_state_is_corrupt_or_reads_as_another(
     try:
         ratchet = SparseRatchet.from_bytes(damaged)
     except CorruptRecord:
+        with pytest.raises(CorruptRecord):
+            restore(damaged)
         return
-    assert ratchet.to_bytes() == damaged
+    assert ratchet.to_bytes() == restore(damaged).to_bytes() == damaged
 
 
 @settings(max_examples=300, deadline=None)
@@ -93,6 +96,13 @@ def test_any_bytes_are_taken_or_refused_and_nothing_else(
     except InvalidMessage:
         return
     assert SparseRatchet.from_bytes(end.stored).to_bytes() == end.stored
+
+
+def test_states_rest_unless_something_is_not_made_yet() -> None:
+    resting = {name for name, end in _STATES.items() if isinstance(restore(end.stored), Resting)}
+    assert resting == set(_STATES) - {"KeysSampled"}  # its header, at first
+    for end in _STATES.values():
+        assert rest(end.ratchet).to_bytes() == end.stored
 
 
 @settings(max_examples=60, deadline=None)

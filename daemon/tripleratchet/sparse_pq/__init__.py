@@ -2,7 +2,7 @@
 
 Read in this order: ratchet (what a session sees), wire, chains, states with ek_side and ct_side,
 then authenticator, kem with lattice, erasure with evaluation and
-field, stored and layouts. docs/protocol.md beside it.
+field, stored, layouts and resting. docs/protocol.md beside it.
 """
 
 from .ratchet import SparseRatchet

@@ -58,6 +58,8 @@ _CT2_SAMPLED = struct.Struct(">I160s")
 _HEADER = struct.Struct(">64s")
 _NOTHING = struct.Struct(">")
 _BITMAP_SIZE = 5
+CHUNKS_HEAD = struct.Struct(f"{_BITMAP_SIZE}sB")
+"""What chunks begin with: the bitmap and the number of parity indexes."""
 NONE_KEPT = bytes(2)
 """In place of a count of skipped keys."""
 
@@ -134,11 +136,11 @@ def shape(numbers: bytes, skipped: tuple[int, ...] = (0,) * _MAX_CHAINS) -> Shap
     return Shape(kind & 15, kind >> 5, epoch, pair, tuple(counts), at)
 
 
-def count_kept(data: bytes, numbers: bytes, at: int) -> tuple[int, ...]:
-    """How many skipped keys each pair of the state at `at` has. Raises CorruptRecord."""
+def count_kept(data: bytes, numbers: bytes) -> tuple[int, ...]:
+    """How many skipped keys each pair has. Raises CorruptRecord."""
     kept: tuple[int, ...] = ()
     for pair in range(numbers[-1]):
-        count_at = at + shape(numbers, (*kept, 0)).counts[pair]
+        count_at = shape(numbers, (*kept, 0)).counts[pair]
         if data[count_at : count_at + 2] != NONE_KEPT:
             _decode_kept(data, count_at)
         kept += (int.from_bytes(data[count_at : count_at + 2], "big"),)

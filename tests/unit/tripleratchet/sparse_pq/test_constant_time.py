@@ -53,6 +53,7 @@ def test_macs_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> 
         other.decrypt(one, tr.CiphertextMessage(sent.type, forged))
     assert of_messages.calls == 3
     first, second = ends(3)
+    first.is_twofold = second.is_twofold = False  # the calls are counted
     while first.epoch < 2:
         exchange(first, second)
         exchange(second, first)
