@@ -37,6 +37,11 @@ _PAGE = 64
 """Held messages in memory at a time, for each call."""
 
 
+_MAX_CHECKS = 1
+"""A check takes a worker some 10 ms, as long as hundreds of messages: one at a time, so that nobody
+can fill the lanes with them. Who waits is bounded by the calls that the server lets in."""
+
+
 class UserIdentities:
     """Users' identity keys, for all business numbers. `put`: queues a work in its lane."""
 
@@ -56,6 +61,7 @@ class UserIdentities:
         self._held = held
         self._outbox = outbox
         self._put = put
+        self._checking = asyncio.Semaphore(_MAX_CHECKS)
 
     async def find(self, sender: Sender, phone_number: str) -> Pseudonym:
         """The user who has this number. Raises `NotFound`, also when no message with the number is
@@ -86,7 +92,8 @@ class UserIdentities:
         self, number: Number, conversation: ConversationId, checked: jobs.CheckIdentity
     ) -> jobs.IdentityChecked:
         step = jobs.Step(check_identity=checked)
-        return (await self._ask(number, conversation, step)).identity_checked
+        async with self._checking:
+            return (await self._ask(number, conversation, step)).identity_checked
 
     async def _release(
         self, number: Number, conversation: ConversationId, identity_key: bytes

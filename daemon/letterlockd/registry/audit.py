@@ -38,7 +38,8 @@ def entry(
     business: BusinessId,
     thing: str = "",
 ) -> Put:
-    """The row to write with the change. `thing` is the id of what was made or ended."""
+    """The row to write with the change. `thing` is the id of what was made or ended,
+    or what is in force now."""
     record = registry_pb2.AuditRecord(
         time_ms=now_ms,
         actor=principal.token_id,

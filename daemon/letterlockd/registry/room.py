@@ -113,7 +113,9 @@ class Registry:
                 record.display_name = display_name
             if hold_identity_changes is not None:
                 record.hold_identity_changes = hold_identity_changes
-            done = self._ledger.audit(principal, audit.Action.UPDATE_BUSINESS, business)
+            policy = "hold" if record.hold_identity_changes else "accept"
+            action = audit.Action.UPDATE_BUSINESS
+            done = self._ledger.audit(principal, action, business, f"identity-changes={policy}")
             await self._ledger.change(business, row, record, done)
             self._senders.forget()
         return await self._ledger.shown(business, record)

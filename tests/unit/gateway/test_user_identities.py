@@ -338,6 +338,35 @@ async def test_a_crash_in_a_confirmation_loses_nothing_and_sends_nothing_twice(
         assert await store.count(tables.HELD) == 0
 
 
+@pytest.mark.parametrize("point", ["gateway.repair.before_commit", "gateway.repair.after_commit"])
+async def test_a_crash_when_a_message_is_set_aside(
+    world: World, store: GatewayStore, point: str
+) -> None:
+    async with world.gateway(store) as gateway:
+        shop = await open_shop(world, gateway)
+        await greet(world, shop)
+        phone = await world.device(USER)
+    user = shop.user
+
+    async def crash() -> None:
+        async with world.gateway(store) as gateway:
+            shop = await open_shop(world, gateway)
+            failpoints.configure(f"{point}=error")
+            await shop.send("one")
+            await asyncio.Event().wait()
+
+    with pytest.raises(BaseExceptionGroup):
+        await crash()
+    failpoints.configure("")
+    async with world.gateway(store) as gateway, reading(phone) as (reader,):
+        shop = await open_shop(world, gateway)
+        shop.user = user
+        await shop.held(1)
+        assert await shop.confirm((await shop.safety_number()).digits) == 1
+        assert (await shop.send("two")).HasField("accepted")
+        assert await reader.texts(2) == ["one", "two"]
+
+
 async def test_two_confirmations_at_a_time_release_each_message_once(world: World) -> None:
     async with world.gateway() as gateway:
         shop = await open_shop(world, gateway)

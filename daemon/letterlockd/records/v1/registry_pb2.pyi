@@ -182,7 +182,9 @@ class AuditRecord(_message.Message):
     business_id: _builtins.bytes
     """The business, 16 bytes."""
     object: _builtins.str
-    """What the action made or ended: an account or token id, in hex."""
+    """What the action made or ended: an account or token id, in hex; of UPDATE_BUSINESS the policy in
+    force from then on.
+    """
     def __init__(
         self,
         *,
