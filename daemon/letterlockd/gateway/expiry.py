@@ -74,9 +74,10 @@ class Expiry:
             pass
 
     async def _expire_held(self, key: bytes, record: OutboxRecord) -> None:
+        news = _expired(record.message_id, record.conversation, messaging_pb2.HOP_GATEWAY)
         gone = (Check(HELD, key, HELD_VERSION), Delete(HELD, key))
         try:
-            if await self._progress.record_with([_expired(record)], gone) is None:
+            if await self._progress.record_with([news], gone) is None:
                 self._held.removed()
         except StoreFull:
             return  # the next look tries again
@@ -94,27 +95,20 @@ class Expiry:
         return len(due) == _MAX_DUE
 
     async def _tell(self, due: list[tuple[bytes, Record]]) -> None:
-        why = messaging_pb2.Failure(
-            hop=messaging_pb2.HOP_RELAY, reason=errors_pb2.ERROR_REASON_EXPIRED, retryable=True
-        )
-        expired = messaging_pb2.MESSAGE_STATUS_EXPIRED
         advances = []
         for key, row in due:
-            conversation = ConversationId(MessageRecord.FromString(row.value).conversation)
-            advances.append(Advance(MessageId(key), expired, conversation, why))
+            conversation = MessageRecord.FromString(row.value).conversation
+            advances.append(_expired(key, conversation, messaging_pb2.HOP_RELAY))
         if advances:
             told = asyncio.Event()
             self._progress.record(advances, (), told.set)
             await told.wait()
 
 
-def _expired(record: OutboxRecord) -> Advance:
-    why = messaging_pb2.Failure(
-        hop=messaging_pb2.HOP_GATEWAY, reason=errors_pb2.ERROR_REASON_EXPIRED, retryable=True
-    )
+def _expired(message_id: bytes, conversation: bytes, hop: messaging_pb2.Hop.ValueType) -> Advance:
+    why = messaging_pb2.Failure(hop=hop, reason=errors_pb2.ERROR_REASON_EXPIRED, retryable=True)
     expired = messaging_pb2.MESSAGE_STATUS_EXPIRED
-    conversation = ConversationId(record.conversation)
-    return Advance(MessageId(record.message_id), expired, conversation, why)
+    return Advance(MessageId(message_id), expired, ConversationId(conversation), why)
 
 
 def _undelivered(row: Record) -> bool:
