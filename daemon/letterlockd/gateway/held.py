@@ -136,14 +136,16 @@ class ReleaseWork(Work):
         return 1
 
     def settle(self, results: Sequence[jobs.StepResult], draft: Draft) -> None:
-        """Move it to the outbox; fail it when no session can send it."""
+        """Move it to the outbox. Without a session to send with it goes there as it is, and is
+        encrypted with fresh bundles."""
         self._left, self._why = False, None
         (key, record), result = self._row, results[0]
-        if result.failure.name == "IdentityUnconfirmed":
+        name = result.failure.name
+        if name == "IdentityUnconfirmed":
             self._why = mismatch()
             return
         draft.write(Check(HELD, key, HELD_VERSION), Delete(HELD, key))
-        if result.HasField("failure"):
+        if result.HasField("failure") and name != "SessionNotFound":
             why = failure(messaging_pb2.HOP_GATEWAY, errors_pb2.ERROR_REASON_BAD_PRE_KEYS)
             failed, message_id = messaging_pb2.MESSAGE_STATUS_FAILED, MessageId(record.message_id)
             draft.advances.append(Advance(message_id, failed, self.conversation, why))
@@ -152,6 +154,7 @@ class ReleaseWork(Work):
         released = OutboxRecord()
         released.CopyFrom(record)
         released.repairs = 0
+        released.unencrypted = name == "SessionNotFound"
         released.submission = submission(
             MessageId(record.message_id),
             self.number.account,

@@ -66,9 +66,10 @@ class Outbox:
         return self._next
 
     def is_outdated(self, row: OutboxRow) -> bool:
-        """Whether the row was encrypted before the store was last restored: then the keys that it
-        used may have been used for something else, and it must not be sent as it is (I2)."""
-        return row.record.generation < self.generation
+        """Whether the row cannot be sent as it is: nothing was encrypted for it yet, or that was
+        before the store was last restored, and its keys may have been used for something else
+        (I2)."""
+        return row.record.unencrypted or row.record.generation < self.generation
 
     def stage(self, record: OutboxRecord) -> OutboxRow:
         """Number a new row; it is to be committed, or aborted, soon."""

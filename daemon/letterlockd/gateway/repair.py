@@ -144,6 +144,7 @@ class RepairWork(Work):
         )
         record.repairs += 1
         record.generation = self._generation
+        record.unencrypted = False
         self._now = OutboxRow(self._row.sequence, record)
         draft.write(self._still_there(), self._now.put())
 
@@ -234,8 +235,8 @@ class Repair:
         self._news.set()
 
     def renew(self, row: OutboxRow) -> None:
-        """`row` was encrypted before the store was restored: all sessions are to be opened again
-        before anything is encrypted (I2)."""
+        """`row` is not encrypted, or was so before the store was restored: all sessions are to be
+        opened again before anything is encrypted (I2)."""
         conversation = ConversationId(row.record.conversation)
         user = mailbox_pb2.Submission.FromString(row.record.submission).recipient_account_id
         case = self._cases.setdefault(conversation, _Case(AccountId(user)))

@@ -66,7 +66,7 @@ _News = tuple[OutboxRow, Status, messaging_pb2.Failure | None]
 
 class Sending:
     """Implements the uplink's `Traffic.answered`. `repair`: what to do with a row whose
-    recipient's devices have changed; `renew`: with one from before a restore."""
+    recipient's devices have changed; `renew`: with one that is not encrypted for now."""
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ from tests.harness.clock import FakeClock, settle
 from tests.harness.gateway import (
     Business,
     GatewayStore,
+    LocalPool,
     World,
     gateway_store,
     message,
@@ -381,6 +382,30 @@ async def test_two_confirmations_at_a_time_release_each_message_once(world: Worl
         assert gateway.held.count == 0
         async with reading(phone) as (reader,):
             assert await reader.texts(3) == ["0", "1", "2"]
+
+
+async def test_without_a_session_a_released_message_gets_fresh_bundles(world: World) -> None:
+    pool = LocalPool()
+    async with world.gateway(pool=pool) as gateway:
+        shop = await open_shop(world, gateway)
+        await greet(world, shop)
+        phone = await world.device(USER)
+        await shop.send("held")
+        await shop.held(1)
+        digits = (await shop.safety_number()).digits
+
+        def forget_sessions(job: jobs.Job, result: jobs.JobResult) -> None:
+            for task, done in zip(job.tasks, result.results, strict=True):
+                for asked, told in zip(task.steps, done.steps, strict=True):
+                    if asked.encrypt.confirmed_identity_key:
+                        done.sealed_record = b""
+                        told.failure.name = "SessionNotFound"
+
+        pool.twist = forget_sessions
+        assert await shop.confirm(digits) == 1
+        async with reading(phone) as (reader,):
+            assert await reader.texts(1) == ["held"]
+        assert gateway.counters.repairs == 2
 
 
 async def test_unknown_users_and_what_was_never_scanned(world: World) -> None:

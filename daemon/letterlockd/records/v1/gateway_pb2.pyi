@@ -286,6 +286,7 @@ class OutboxRecord(_message.Message):
     EXPIRE_MS_FIELD_NUMBER: _builtins.int
     ONLY_DEVICE_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    UNENCRYPTED_FIELD_NUMBER: _builtins.int
     submission: _builtins.bytes
     """Serialised letterlock.relay.v1.Submission."""
     conversation: _builtins.bytes
@@ -304,6 +305,8 @@ class OutboxRecord(_message.Message):
     """Only this device is to get it; 0: all."""
     generation: _builtins.int
     """The store's generation in which the submission was encrypted."""
+    unencrypted: _builtins.bool
+    """There was no session to encrypt with: the submission has no envelopes yet."""
     def __init__(
         self,
         *,
@@ -315,10 +318,11 @@ class OutboxRecord(_message.Message):
         expire_ms: _builtins.int = ...,
         only_device: _builtins.int = ...,
         generation: _builtins.int = ...,
+        unencrypted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "expire_ms", b"expire_ms", "generation", b"generation", "message_id", b"message_id", "only_device", b"only_device", "repairs", b"repairs", "sealed_payload", b"sealed_payload", "submission", b"submission"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "expire_ms", b"expire_ms", "generation", b"generation", "message_id", b"message_id", "only_device", b"only_device", "repairs", b"repairs", "sealed_payload", b"sealed_payload", "submission", b"submission", "unencrypted", b"unencrypted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
