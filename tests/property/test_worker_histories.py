@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from letterlock.relay.v1 import mailbox_pb2
 from letterlockd.records.v1 import jobs_pb2
-from letterlockd.workers.sealed import open_content
+from letterlockd.workers.sealed import ContentSeal
 
 from tests.harness.conversations import Number, Talk, User, encrypt_step, envelopes, text_payload
 
@@ -105,7 +105,7 @@ class Histories(RuleBasedStateMachine):
         sent = self.inbound.pop(place % len(self.inbound))
         told = self.talk.step(sent.step).decrypted
         context = sent.step.decrypt.content_context
-        opened = open_content(self.talk.number.day_key, told.sealed_payload, context)
+        opened = ContentSeal(self.talk.number.day_key).open(told.sealed_payload, context)
         assert opened == sent.payload
         self.opened.append(sent)
         self.time_passes()

@@ -16,7 +16,7 @@ from letterlockd.model.ids import ID_BYTES, AccountId, Pseudonym
 from letterlockd.model.sender import Sender
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.sealing.keyring import Keyring
-from letterlockd.sealing.seal import lookup_hash, subkey
+from letterlockd.sealing.seal import Deriver, subkey
 from letterlockd.store.port import Store
 
 __all__ = ["Number", "NumberBook", "SenderLookup"]
@@ -39,6 +39,10 @@ class Number:
     scope_key: bytes = field(repr=False)
     sealed_identity: bytes = field(repr=False)
     hold_identity_changes: bool = False
+    _deriver: Deriver = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_deriver", Deriver(self.scope_key))
 
     def pseudonym(self, user: AccountId) -> Pseudonym:
         """The user as this number knows them."""
@@ -46,17 +50,16 @@ class Number:
 
     def phone_tag(self, phone_number: str) -> bytes:
         """32 bytes to find a user's number by, without storing it."""
-        return lookup_hash(self.scope_key, "phone", phone_number.encode())
+        return self._deriver.lookup_hash("phone", phone_number.encode())
 
     def key_tag(self, idempotency_key: str) -> bytes:
         """32 bytes that stand for a caller's idempotency key."""
-        return lookup_hash(self.scope_key, "idempotency", idempotency_key.encode())
+        return self._deriver.lookup_hash("idempotency", idempotency_key.encode())
 
     def digest(self, recipient: str, content: bytes) -> bytes:
         """32 bytes that differ when recipient or content do. Keyed, because short contents and
         numbers can be guessed."""
-        name = recipient.encode()
-        return subkey(self.scope_key, "message", name, content)
+        return self._deriver.subkey("message", recipient.encode(), content)
 
 
 class NumberBook:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from letterlock.relay.v1 import keys_pb2, mailbox_pb2
 from letterlock.v1 import errors_pb2, messaging_pb2
@@ -52,6 +53,9 @@ _BAD_PRE_KEYS = frozenset(
 _NO_SESSION = "SessionNotFound"
 _UNCONFIRMED = "IdentityUnconfirmed"
 
+_MESSAGE_ID_TAG = b"\x0a\x10"  # Submission.message_id: field 1, 16 bytes
+_SENDER_TAG = b"\x12\x10"  # Submission.sender_account_id: field 2, 16 bytes
+_RECIPIENT_TAG = b"\x1a\x10"  # Submission.recipient_account_id: field 3, 16 bytes
 _ENVELOPE_TAG = b"\x22"  # Submission.envelopes: field 4, length-delimited
 
 Answered = Callable[[messaging_pb2.SendResult], None]
@@ -324,16 +328,18 @@ def submission(
     envelopes: Sequence[bytes],
 ) -> bytes:
     """A serialised Submission around serialised DeviceEnvelopes."""
-    made = mailbox_pb2.Submission(
-        message_id=message_id,
-        sender_account_id=sender,
-        recipient_account_id=recipient,
-        receipt_wanted=True,
-    )
-    seconds, rest = divmod(expire_ms, 1_000)
-    made.expire_time.seconds = seconds
-    made.expire_time.nanos = rest * 1_000_000
-    parts = [made.SerializeToString()]
+    parts = [_MESSAGE_ID_TAG, message_id, _SENDER_TAG, sender, _RECIPIENT_TAG, recipient]
+    parts.append(_terms(expire_ms))
     for envelope in envelopes:  # appended as they are: the fields of a message may be concatenated
         parts += (_ENVELOPE_TAG, varint(len(envelope)), envelope)
     return b"".join(parts)
+
+
+@lru_cache(maxsize=64)
+def _terms(expire_ms: int) -> bytes:
+    """The fields of a Submission that all messages of one moment share."""
+    shared = mailbox_pb2.Submission(receipt_wanted=True)
+    seconds, rest = divmod(expire_ms, 1_000)
+    shared.expire_time.seconds = seconds
+    shared.expire_time.nanos = rest * 1_000_000
+    return shared.SerializeToString()

@@ -158,14 +158,16 @@ class Progress:
         on what it would have changed: then it waits for the next batch, with all behind it."""
         groups: list[_Group] = []
         conditional: set[MessageId] = set()
-        touched: set[MessageId] = set()
-        while self._queue and len(touched) < _MAX_BATCH:
-            ids = {news.message_id for news in self._queue[0].advances}
-            own = self._queue[0].outcome is not None
-            if ids & (touched if own else conditional):
-                break
-            touched |= ids
-            conditional |= ids if own else set()
+        size = 0
+        while self._queue and size < _MAX_BATCH:
+            group = self._queue[0]
+            own = group.outcome is not None
+            if own or conditional:  # seldom, so that most news are not looked at here
+                ids = _ids_of([group])
+                if ids & (_ids_of(groups) if own else conditional):
+                    break
+                conditional |= ids if own else set()
+            size += len(group.advances)
             groups.append(self._queue.popleft())
         return groups
 
@@ -274,6 +276,10 @@ class Progress:
             self._counters.sent += message.was == api.MESSAGE_STATUS_ACCEPTED and reached_relay
             self._counters.failed += status == api.MESSAGE_STATUS_FAILED
             self._counters.expired += status == api.MESSAGE_STATUS_EXPIRED
+
+
+def _ids_of(groups: Iterable[_Group]) -> set[MessageId]:
+    return {news.message_id for group in groups for news in group.advances}
 
 
 def _move(record: records.MessageRecord, news: Advance, now_ms: int) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from letterlock.relay.v1.mailbox_pb2 import Submission, SubmissionResult
 from letterlock.v1 import errors_pb2
 
@@ -36,7 +35,6 @@ from letterlockd.relay.submissions import (
     is_healing,
     judge,
     shape_fault,
-    wanted_expiry_ms,
 )
 from letterlockd.relay.switchboard import Switchboard
 from letterlockd.relay.tables import MAILBOXES, SUBMITTED, item_key
@@ -81,13 +79,12 @@ class Intake:
         accounts = await self._accounts_of(caller, submissions)
         await self._journal.room()
         await self._ids.ensure(len(submissions) * self._settings.max_devices)
-        now_ms, accepted = self._clock.now_ms(), Timestamp()
-        accepted.FromMilliseconds(now_ms)
+        now_ms = self._clock.now_ms()
         refusals: list[SubmissionResult] = []
         senders: dict[bytes, Sender | None] = {}
         for submission in submissions:
             sender = self._sender(connection, caller, submission, accounts, senders)
-            result = self._decide(connection, sender, submission, accounts, now_ms, accepted)
+            result = self._decide(connection, sender, submission, accounts, now_ms)
             if result is not None:
                 refusals.append(result)
         if refusals:
@@ -100,7 +97,6 @@ class Intake:
         submission: Submission,
         accounts: _Accounts,
         now_ms: int,
-        accepted: Timestamp,
     ) -> SubmissionResult | None:
         """Stage it and give None, or give the refusal."""
         if fault := shape_fault(submission, self._settings.max_devices):
@@ -117,9 +113,7 @@ class Intake:
         if not submission.ephemeral and not self._fits(submission, recipient):
             self._journal.counters.mailbox_full += 1
             return answer(submission, mailbox_full(self._settings.mailbox_full_retry_ms))
-        self._journal.stage(
-            self._staged(connection, sender, submission, recipient, now_ms, accepted)
-        )
+        self._journal.stage(self._staged(connection, sender, submission, recipient, now_ms))
         return None
 
     def _staged(
@@ -129,13 +123,8 @@ class Intake:
         submission: Submission,
         recipient: Account,
         now_ms: int,
-        accepted: Timestamp,
     ) -> Staged:
         expires_ms = expiry_ms(submission, recipient, now_ms, self._settings)
-        expires = submission.expire_time
-        if expires_ms != wanted_expiry_ms(submission):
-            expires = Timestamp()
-            expires.FromMilliseconds(expires_ms)
         message_id, envelopes = submission.message_id, submission.envelopes
         resend = submission.resend if submission.HasField("resend") else None
         shared = len(envelopes) > 1
@@ -163,8 +152,8 @@ class Intake:
                 sender=sender.account_id,
                 sender_device_id=sender.device_id,
                 recipient=recipient.account_id,
-                accepted=accepted,
-                expires=expires,
+                accept_ms=now_ms,
+                expire_ms=expires_ms,
                 sender_number=sender.number if recipient.is_business else "",
                 resend=resend,
             )
@@ -251,12 +240,9 @@ class Intake:
         ids = {one.submission.recipient_account_id for one in staged}
         accounts = await self._directory.get_many(ids)
         await self._ids.ensure(len(staged) * self._settings.max_devices)
-        now_ms, accepted = self._clock.now_ms(), Timestamp()
-        accepted.FromMilliseconds(now_ms)
+        now_ms = self._clock.now_ms()
         for one in staged:
-            result = self._decide(
-                one.connection, one.sender, one.submission, accounts, now_ms, accepted
-            )
+            result = self._decide(one.connection, one.sender, one.submission, accounts, now_ms)
             if result is not None:
                 one.connection.answered(result)
 

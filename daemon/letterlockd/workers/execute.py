@@ -17,6 +17,7 @@ from letterlockd.workers import identity, steps
 from letterlockd.workers.conversation import Conversation
 from letterlockd.workers.keymaking import make_keys
 from letterlockd.workers.sealed import (
+    ContentSeal,
     ConversationSeal,
     Unreadable,
     open_identity,
@@ -154,7 +155,7 @@ def _setting(task: jobs_pb2.ConversationTask, parties: _Parties, random: Random)
         remote_name=ratchet_name(AccountId(task.user_account_id)),
         key_owner=owner,
         scope_key=task.scope_key,
-        day_key=task.day_key,
+        content=ContentSeal(task.day_key),
         now_ms=task.now_ms,
         random=random,
         hold_identity_changes=task.hold_identity_changes,

@@ -17,15 +17,14 @@ from tripleratchet import IdentityKeyPair, Random
 
 from letterlockd.records.v1 import conversation_pb2, jobs_pb2
 from letterlockd.sealing.errors import SealBroken
-from letterlockd.sealing.seal import seal, subkey, unseal
+from letterlockd.sealing.seal import Cipher, seal, subkey, unseal
 
 __all__ = [
+    "ContentSeal",
     "ConversationSeal",
     "Unreadable",
-    "open_content",
     "open_identity",
     "open_pre_key",
-    "seal_content",
     "seal_identity",
     "seal_pre_key",
 ]
@@ -39,21 +38,45 @@ class ConversationSeal:
     """Opens and seals the record of one conversation (32-byte id)."""
 
     def __init__(self, scope_key: bytes, conversation: bytes) -> None:
-        self._key = subkey(scope_key, "conversation", conversation)
+        self._cipher = Cipher(subkey(scope_key, "conversation", conversation))
         self._context = b"conversation" + conversation
 
     def open(self, sealed: bytes) -> conversation_pb2.ConversationRecord:
         """The record. Raises `Unreadable`."""
         try:
             return conversation_pb2.ConversationRecord.FromString(
-                _unseal(self._key, sealed, self._context)
+                self._cipher.unseal(sealed, self._context)
             )
-        except DecodeError:
+        except (SealBroken, DecodeError):
             raise Unreadable from None
 
     def seal(self, record: conversation_pb2.ConversationRecord, random: Random) -> bytes:
         """Undo `open`."""
-        return seal(self._key, record.SerializeToString(), self._context, random)
+        return self._cipher.seal(record.SerializeToString(), self._context, random)
+
+
+class ContentSeal:
+    """Opens and seals payloads (serialised) under one day key, whose cipher is made when it is
+    first needed: a task without content has no day key."""
+
+    def __init__(self, day_key: bytes) -> None:
+        self._day_key = day_key
+        self._cipher: Cipher | None = None
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        """A payload. Raises `Unreadable`."""
+        try:
+            return self._ready().unseal(sealed, context)
+        except SealBroken:
+            raise Unreadable from None
+
+    def seal(self, payload: bytes, context: bytes, random: Random) -> bytes:
+        """Undo `open`."""
+        return self._ready().seal(payload, context, random)
+
+    def _ready(self) -> Cipher:
+        self._cipher = self._cipher or Cipher(self._day_key)
+        return self._cipher
 
 
 def open_identity(scope_key: bytes, account: bytes, sealed: bytes) -> tuple[IdentityKeyPair, int]:
@@ -101,16 +124,6 @@ def seal_pre_key(
     context = _pre_key_context(account, kind, key_id)
     sealed = seal(subkey(scope_key, "pre-key", account), private, context, random)
     return jobs_pb2.SealedPreKey(kind=kind, key_id=key_id, sealed=sealed)
-
-
-def open_content(day_key: bytes, sealed: bytes, context: bytes) -> bytes:
-    """A serialised Payload. Raises `Unreadable`."""
-    return _unseal(day_key, sealed, context)
-
-
-def seal_content(day_key: bytes, payload: bytes, context: bytes, random: Random) -> bytes:
-    """Undo `open_content`."""
-    return seal(day_key, payload, context, random)
 
 
 def _pre_key_context(account: bytes, kind: int, key_id: int) -> bytes:

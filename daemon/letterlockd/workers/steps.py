@@ -36,7 +36,7 @@ from letterlockd.records.v1 import jobs_pb2
 from letterlockd.workers.conversation import Conversation
 from letterlockd.workers.payloads import BadPayload, read_payload
 from letterlockd.workers.prekeys import GivenPreKeys, Space
-from letterlockd.workers.sealed import open_content, seal_content
+from letterlockd.workers.sealed import ContentSeal
 
 __all__ = [
     "AtDevice",
@@ -74,7 +74,7 @@ class Setting:
     remote_name: str
     key_owner: bytes
     scope_key: bytes
-    day_key: bytes
+    content: ContentSeal
     now_ms: int
     random: Random
     hold_identity_changes: bool = False
@@ -131,7 +131,7 @@ def encrypt(
         raise IdentityUnconfirmed
     context = step.content_context
     if step.WhichOneof("source") == "sealed_payload":
-        payload, keep = open_content(setting.day_key, step.sealed_payload, context), False
+        payload, keep = setting.content.open(step.sealed_payload, context), False
     else:
         payload, keep = step.payload, bool(context)
     following: list[tuple[int, SessionRecord]] = []
@@ -159,7 +159,7 @@ def encrypt(
         conversation.put(device, sessions)
     outcome.encrypted.envelopes.extend(envelopes)
     if keep:
-        sealed = seal_content(setting.day_key, payload, context, setting.random)
+        sealed = setting.content.seal(payload, context, setting.random)
         outcome.encrypted.sealed_payload = sealed
 
 
@@ -270,7 +270,7 @@ def _tell(
         outcome.failure.name = "BadPayload"  # one of a kind: clears `decrypted`
         return outcome.failure.opened
     if told.kind == jobs_pb2.PAYLOAD_KIND_MESSAGE:
-        told.sealed_payload = seal_content(setting.day_key, plaintext, context, setting.random)
+        told.sealed_payload = setting.content.seal(plaintext, context, setting.random)
     return told
 
 

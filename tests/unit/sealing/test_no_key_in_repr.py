@@ -13,6 +13,7 @@ from letterlockd.sealing.keyring import TABLES, DayKey, Keyring
 from letterlockd.sealing.protection import Command, Passphrase, Protections, _Protection
 from letterlockd.sealing.provider import FileKeyProvider, KeyProvider
 from letterlockd.sealing.rotation import MasterRotation
+from letterlockd.sealing.seal import Cipher, Deriver
 from letterlockd.store.memory import MemoryStore
 
 from tests.harness.clock import FakeClock
@@ -28,6 +29,8 @@ async def _secret_bearing(tmp_path: Path) -> dict[type, tuple[object, list[bytes
         FileKeyProvider: (provider, [provider._key]),
         Keyring: (ring, [scope_key, day_key.key]),
         DayKey: (day_key, [day_key.key]),
+        Cipher: (Cipher(scope_key), [scope_key]),
+        Deriver: (Deriver(scope_key), [scope_key]),
     }
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from letterlockd.sealing.errors import SealBroken
 from letterlockd.sealing.seal import (
     OVERHEAD_BYTES,
+    Cipher,
+    Deriver,
     lookup_hash,
     place,
     seal,
@@ -81,6 +83,17 @@ def test_subkeys_differ_by_key_label_and_every_part() -> None:
     }
     assert len(keys) == 9
     assert {len(key) for key in keys} == {32}
+
+
+def test_a_key_made_ready_once_does_the_same() -> None:
+    cipher, deriver = Cipher(KEY), Deriver(KEY)
+    assert unseal(KEY, cipher.seal(b"letter", b"here"), b"here") == b"letter"
+    assert cipher.unseal(seal(KEY, b"letter", b"here"), b"here") == b"letter"
+    with pytest.raises(SealBroken):
+        cipher.unseal(seal(KEY, b"letter", b"here"), b"there")
+    for _ in range(2):  # deriving leaves the key as it was
+        assert deriver.subkey("a", b"x", b"y") == subkey(KEY, "a", b"x", b"y")
+        assert deriver.lookup_hash("a", b"x") == lookup_hash(KEY, "a", b"x")
 
 
 def test_workers_can_import_it_lightly() -> None:

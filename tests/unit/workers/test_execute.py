@@ -8,7 +8,7 @@ from letterlock.content.v1 import content_pb2
 from letterlock.relay.v1 import keys_pb2
 from letterlockd.records.v1 import conversation_pb2, jobs_pb2
 from letterlockd.workers.execute import execute
-from letterlockd.workers.sealed import ConversationSeal, open_content
+from letterlockd.workers.sealed import ContentSeal, ConversationSeal
 
 from tests.harness.conversations import (
     Number,
@@ -52,7 +52,7 @@ def opened(made: Talk) -> conversation_pb2.ConversationRecord:
 
 
 def content_of(made: Talk, sealed: bytes, message_id: bytes) -> bytes:
-    return open_content(made.number.day_key, sealed, made.context(message_id))
+    return ContentSeal(made.number.day_key).open(sealed, made.context(message_id))
 
 
 @pytest.mark.parametrize("devices", [(1,), (2, 7)])
@@ -97,7 +97,7 @@ def test_a_payload_sealed_for_repair_is_encrypted_again() -> None:
     payload, context = text_payload(), made.context(b"m" * 16)
     (result,) = made.work(encrypt_step(payload, context))
     sealed = result.encrypted.sealed_payload
-    assert open_content(made.number.day_key, sealed, context) == payload
+    assert ContentSeal(made.number.day_key).open(sealed, context) == payload
     again = jobs_pb2.Encrypt(sealed_payload=sealed, content_context=context)
     (result,) = made.work(jobs_pb2.Step(encrypt=again))
     assert made.receive(envelopes(result)[0]) == payload

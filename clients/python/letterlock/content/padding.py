@@ -29,7 +29,11 @@ def pad(payload: content_pb2.Payload) -> bytes:
         bare.CopyFrom(payload)
         bare.ClearField("padding")
         payload = bare
-    body = payload.SerializeToString()
+    return pad_serialized(payload.SerializeToString())
+
+
+def pad_serialized(body: bytes) -> bytes:
+    """`pad` of a payload that is serialised already and has no padding."""
     target = _next_step(len(body))
     while (field := _field_of(target - len(body))) is None:
         target = _next_step(target + 1)

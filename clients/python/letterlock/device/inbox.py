@@ -84,12 +84,10 @@ class Inbox:
             return _undecryptable(envelope, "MALFORMED")
         if not self._is_new(envelope.sender_account_id + payload.message_id):
             return None
-        payload.ClearField("padding")
         self._sequence += 1
         sender, device = envelope.sender_account_id, envelope.sender_device_id
         if not payload.content.HasField("typing"):
-            row = sender + bytes([device]) + payload.SerializeToString()
-            self._rows.put(_row(self._sequence), row)
+            self._rows.put(_row(self._sequence), sender + bytes([device]) + plaintext)
         return IncomingMessage(sender, device, payload, self._on_ack, self._sequence)
 
     def _is_new(self, key: bytes) -> bool:
