@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from letterlock.errors import SafetyNumberMismatch
 
 from tests.harness.people import READ, Shop, next_message, open_shop, receiving, user
 from tests.harness.supervised import Daemon, daemon
@@ -80,6 +81,30 @@ async def test_a_user_begins_and_a_business_answers(
             assert (await device.message())["text"] == f"answer {n}"
         await device.call("send", to=shop.number, text="thanks")
         await events.until(lambda: (user_id, "thanks") in events.texts)
+
+
+async def test_both_ends_have_the_same_safety_number(
+    shop: Shop, official: tuple[Driver, str]
+) -> None:
+    device, own_number = official
+    async with shop.client() as business:
+        accepted = await business.send(to=own_number, text="Who are you?")
+        account = (await device.message())["sender"]
+        ours = await business.safety_number(accepted.user_id)
+        theirs = await device.call("safetyNumber", **{"with": account})
+        assert ours.digits == theirs["digits"]
+        scanned = {"with": account, "scanned": ours.scannable.hex()}
+        assert (await device.call("compare", **scanned))["same"] is True
+        own = {"with": account, "scanned": theirs["scannable"]}
+        assert (await device.call("compare", **own))["same"] is False
+        for wrong in ({"with": "00" * 16, "scanned": ""}, {"with": account, "scanned": "ff"}):
+            with pytest.raises(DriverError):
+                await device.call("compare", **wrong)
+        code = bytes.fromhex(theirs["scannable"])
+        confirmed = await business.confirm_identity(accepted.user_id, scanned=code)
+        assert confirmed.user_id == accepted.user_id
+        with pytest.raises(SafetyNumberMismatch):
+            await business.confirm_identity(accepted.user_id, scanned=ours.scannable)
 
 
 async def test_both_begin_at_the_same_time(shop: Shop, official: tuple[Driver, str]) -> None:

@@ -8,7 +8,7 @@
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Channel, type ChannelOptions } from "../channel.js";
-import { DeviceError } from "../errors.js";
+import { DeviceError, NotFound } from "../errors.js";
 import type { ContentSchema } from "../generated/letterlock/content/v1/content_pb.js";
 import type { Device as DeviceInfo } from "../generated/letterlock/relay/v1/accounts_pb.js";
 import { Backoff, type RetryPolicy } from "../retry.js";
@@ -20,6 +20,7 @@ import { MAX_UPLOAD } from "./keys.js";
 import { DeviceLink } from "./link.js";
 import { Registration } from "./registration.js";
 import { Relay } from "./relay.js";
+import type { SafetyNumber } from "./safetyNumber.js";
 import { DEFAULT_TIME_TO_LIVE } from "./sender.js";
 import { DeviceState, SELF } from "./state.js";
 import type { Changes, DeviceStore } from "./store.js";
@@ -116,6 +117,13 @@ export class Device {
   /** The identity key (33 bytes) last seen of an account, for safety numbers. */
   identityOf(accountId: string): Uint8Array | undefined {
     return this.#registered.sessions.identity(accountId);
+  }
+
+  /** The safety number with an account that this device has a conversation with. Throws NotFound. */
+  safetyNumber(accountId: string): SafetyNumber {
+    const found = this.#registered.sessions.safetyNumber(accountId);
+    if (found === undefined) throw new NotFound("no conversation with this account");
+    return found;
   }
 
   /** Have a code sent to a number; gives the verification id for register(). */

@@ -17,4 +17,5 @@ export {
 } from "./events.js";
 export { FileStore } from "./fileStore.js";
 export { DeviceLink } from "./link.js";
+export type { SafetyNumber } from "./safetyNumber.js";
 export { type Changes, type DeviceStore, MemoryStore } from "./store.js";

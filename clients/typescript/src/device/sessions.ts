@@ -35,6 +35,7 @@ import { type Account, ID, ratchetName } from "./account.js";
 import type { OwnKeys } from "./keys.js";
 import { asRatchetFault, RatchetFault } from "./ratchetFault.js";
 import type { Rows } from "./rows.js";
+import { SafetyNumber } from "./safetyNumber.js";
 import {
   Identities,
   KyberPreKeys,
@@ -52,6 +53,7 @@ export interface Opened {
 
 /** All sessions of one device. */
 export class Sessions {
+  readonly #accountId: string;
   readonly #own: ProtocolAddress;
   readonly #identity: PrivateKey;
   readonly #registrationId: number;
@@ -61,6 +63,7 @@ export class Sessions {
 
   /** Throws DeviceError through what reads the account. */
   constructor(account: Account, keys: OwnKeys, rows: Rows) {
+    this.#accountId = account.accountId;
     this.#own = ProtocolAddress.new(ratchetName(account.accountId), account.deviceId);
     this.#identity = PrivateKey.deserialize(account.identityPrivate);
     this.#registrationId = account.registrationId;
@@ -79,6 +82,17 @@ export class Sessions {
   /** The identity key (33 bytes) last seen of an account. */
   identity(accountId: string): Uint8Array<ArrayBuffer> | undefined {
     return this.#rows.get("peer", accountId);
+  }
+
+  /** The safety number with an account; undefined while its identity key is not known. */
+  safetyNumber(accountId: string): SafetyNumber | undefined {
+    const identityKey = this.identity(accountId);
+    if (identityKey === undefined) return undefined;
+    const own = this.#identity.getPublicKey().serialize();
+    return new SafetyNumber(
+      { accountId: this.#accountId, identityKey: own },
+      { accountId, identityKey },
+    );
   }
 
   /**

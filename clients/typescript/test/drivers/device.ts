@@ -10,6 +10,8 @@
  *     {"op": "connect"}                                    -> {}; from now on events come
  *     {"op": "send", "to", "text"}                         -> {"messageId"} once the relay has it
  *     {"op": "read", "to", "messageId"}                    -> {"messageId"}
+ *     {"op": "safetyNumber", "with"}                       -> {"digits", "scannable"}
+ *     {"op": "compare", "with", "scanned"}                 -> {"same"}
  *     {"op": "close"}                                      -> {}
  *
  * Events: message (acked after its line was written), receipt, identity_changed, undecryptable, refused,
@@ -74,6 +76,13 @@ await serve({
   send: async ({ to = "", text = "" }) => ({ messageId: await device.sendText(to, text) }),
   read: async ({ to = "", messageId = "" }) => ({
     messageId: await device.sendReadReceipt(to, [messageId]),
+  }),
+  safetyNumber: async ({ with: party = "" }) => {
+    const { digits, scannable } = device.safetyNumber(party);
+    return { digits, scannable: Buffer.from(scannable).toString("hex") };
+  },
+  compare: async ({ with: party = "", scanned = "" }) => ({
+    same: device.safetyNumber(party).compare(Buffer.from(scanned, "hex")),
   }),
   async close() {
     await device.close();
