@@ -12,6 +12,10 @@ MAX_PRE_KEY_ROTATION_DAYS = 30
 MAX_PRE_KEY_GRACE_DAYS = 60
 """Bundles and first messages live 30 days; twice that is for clients that hold bundles longer."""
 
+MAX_STALE_SESSION_DAYS = 30
+"""Then the peer may have destroyed the pre-keys that a session which was never answered names; the
+ratchet refuses to send with it by itself."""
+
 LAST_RESORT_USE_DAYS = MAX_PRE_KEY_ROTATION_DAYS + MAX_PRE_KEY_GRACE_DAYS
 """How long a use of a last-resort key is remembered: as long as any such key can live, or the relay
 could replay a first message once it is forgotten."""

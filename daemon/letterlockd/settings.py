@@ -14,7 +14,11 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from letterlockd.limits import MAX_PRE_KEY_GRACE_DAYS, MAX_PRE_KEY_ROTATION_DAYS
+from letterlockd.limits import (
+    MAX_PRE_KEY_GRACE_DAYS,
+    MAX_PRE_KEY_ROTATION_DAYS,
+    MAX_STALE_SESSION_DAYS,
+)
 
 __all__ = ["ENVIRONMENT_PREFIX", "Section", "Settings"]
 
@@ -90,6 +94,15 @@ class GatewaySection(Section):
         description=(
             "How long replaced pre-keys still open first messages before they are destroyed, in "
             "days. Below 30, first messages of users that were long under way can be lost."
+        ),
+    )
+    stale_session_days: int = Field(
+        default=30,
+        ge=1,
+        le=MAX_STALE_SESSION_DAYS,
+        description=(
+            "How long a session is sent with while nothing comes back on it, in days; then the "
+            "next message opens a new one."
         ),
     )
 

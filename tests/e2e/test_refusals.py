@@ -166,6 +166,45 @@ async def test_a_token_revoked_while_it_sends_and_receives(
             await anext(sending)
 
 
+async def test_a_number_removed_while_it_sends_and_receives_and_added_again(
+    shared: Daemon, number: Numbers
+) -> None:
+    shop = await open_shop(shared, number())
+    more = asyncio.Event()
+    to = number()
+
+    async def messages() -> AsyncIterator[OutgoingMessage]:
+        yield OutgoingMessage(to, "before")
+        await more.wait()
+        yield OutgoingMessage(to, "after")
+
+    async with user(shared, to) as ana, operator(shared) as admin, shop.client() as client:
+        sending = client.send_many(messages())
+        assert (await anext(sending)).accepted is not None
+        assert (await next_message(ana)).text == "before"
+        async with client.receive() as events:
+            await anext(events)
+            left = await admin.remove_number(shop.business_id, shop.number)
+            assert list(left.numbers) == []
+            with pytest.raises(Forbidden):
+                await asyncio.wait_for(_acknowledge_all(events), 30)
+        more.set()
+        with pytest.raises(Forbidden):
+            await anext(sending)
+        with pytest.raises(UnknownRecipient):
+            await ana.send_text(shop.number, "nobody there")
+        await admin.add_number(shop.business_id, shop.number)
+        await client.send(to=to, text="a new number")
+        assert (await next_message(ana)).text == "a new number"
+        await admin.delete_business(shop.business_id)
+        with pytest.raises(Unauthenticated):
+            await client.send(to=to, text="nobody's token")
+        done = [
+            entry.action async for entry in admin.audit() if entry.business_id == shop.business_id
+        ]
+        assert done[-3:] == ["REMOVE_NUMBER", "ADD_NUMBER", "DELETE_BUSINESS"]
+
+
 async def _acknowledge_all(events: AsyncIterator[Event]) -> None:
     async for event in events:
         event.ack()

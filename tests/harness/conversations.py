@@ -162,6 +162,9 @@ class User:
         return jobs_pb2.Step(establish=step)
 
 
+STALE_MS = 30 * 24 * 3600 * 1000
+
+
 @dataclass
 class Talk:
     """One conversation: its sealed row, and how to work on it."""
@@ -186,6 +189,7 @@ class Talk:
             business_account_id=self.number.account,
             now_ms=self.now_ms,
             generation=self.generation,
+            unanswered_limit_ms=self.now_ms - STALE_MS,
             steps=steps,
         )
 

@@ -43,6 +43,7 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.cuts: list[Callable[[], None]] = []
+        self.removals: list[Callable[[], None]] = []
 
     async def authenticate(self, bearer: str) -> object:
         if bearer != "good":
@@ -57,6 +58,14 @@ class FakeRegistry:
     def watch(self, caller: object, revoked: Callable[[], None]) -> Callable[[], None]:
         self.cuts.append(revoked)
         return lambda: self.cuts.remove(revoked)
+
+    def watch_number(self, account: AccountId, removed: Callable[[], None]) -> Callable[[], None]:
+        self.removals.append(removed)
+        return lambda: self.removals.remove(removed)
+
+    def remove_number(self) -> None:
+        for cut in tuple(self.removals):
+            cut()
 
     def revoke(self) -> None:
         for cut in tuple(self.cuts):

@@ -97,7 +97,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         _services(
             messaging,
             IdentitiesServicer(registry, gateway.user_identities),
-            BusinessesServicer(registry, gateway.identities),
+            BusinessesServicer(registry, gateway.identities, gateway.removal),
         ),
         listen=settings.gateway.listen,
         identity=identity,
@@ -106,6 +106,9 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         limits=limits_of(settings),
         reflect=settings.reflection,
     )
+
+    async def finish_removals() -> None:
+        await registry.finish_removals(gateway.removal)
 
     async def drain(grace_s: float) -> None:
         await messaging.drain(grace_s)
@@ -117,7 +120,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         listen=settings.gateway.listen,
         metrics=settings.gateway.metrics,
         drain=drain,
-        running=[store.failed, books.failed, sweeper.run, rotation.run],
+        running=[store.failed, books.failed, sweeper.run, rotation.run, finish_removals],
     )
     _count(composed.counters, server, messaging, gateway, pool)
     return composed
@@ -127,6 +130,7 @@ def _core_settings(settings: Settings) -> GatewaySettings:
     return GatewaySettings(
         pre_key_rotation_ms=settings.gateway.pre_key_rotation_days * DAY_MS,
         pre_key_grace_ms=settings.gateway.pre_key_grace_days * DAY_MS,
+        stale_session_ms=settings.gateway.stale_session_days * DAY_MS,
     )
 
 

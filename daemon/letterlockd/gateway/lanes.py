@@ -60,7 +60,8 @@ _PAUSE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What turns are worked with. `generation`: the store's, see `store.history`."""
+    """What turns are worked with. `generation`: the store's, see `store.history`;
+    `stale_session_ms`: see `GatewaySettings`."""
 
     store: Store
     pool: Pool
@@ -70,6 +71,7 @@ class Desk:
     clock: Clock
     counters: Counters
     generation: int
+    stale_session_ms: int
 
 
 @dataclass(slots=True)
@@ -171,6 +173,7 @@ class Lane:
                 self._turns.put_back(conversation, works)
             elif (turn := _begin(job, conversation, works, row, now_ms)) is not None:
                 turn.question.task.generation = desk.generation
+                turn.question.task.unanswered_limit_ms = now_ms - desk.stale_session_ms
                 size += turn.question.task.ByteSize()
                 turns.append(turn)
         if not turns:

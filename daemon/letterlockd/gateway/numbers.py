@@ -71,9 +71,17 @@ class NumberBook:
         self._keyring = keyring
         self._senders = senders
         self._numbers: OrderedDict[AccountId, Number] = OrderedDict()
+        self._barred: set[AccountId] = set()  # 16 bytes for each removal since the start
+
+    def bar(self, account: AccountId) -> None:
+        """The number is being removed: from now on it is none of ours."""
+        self._barred.add(account)
+        self._numbers.pop(account, None)
 
     async def get(self, account: AccountId) -> Number | None:
         """The number of a relay account; None when it is none of ours."""
+        if account in self._barred:
+            return None
         number = self._numbers.get(account) or await self._load(account)
         if number is None:
             return None
@@ -89,6 +97,8 @@ class NumberBook:
             return None
         record = records.NumberRecord.FromString(row.value)
         scope_key = await self._keyring.scope_key(record.key_scope)
+        if account in self._barred:
+            return None
         number = Number(account, record.key_scope, scope_key, record.sealed_identity)
         self._numbers[account] = number
         while len(self._numbers) > _MAX_CACHED:
@@ -102,6 +112,7 @@ class NumberBook:
         while True:
             rows = await self._store.scan(NUMBERS, after=after, limit=1_000)
             found += [AccountId(key) for key, _ in rows if len(key) == ID_BYTES]
+            found = [account for account in found if account not in self._barred]
             if len(rows) < 1_000:
                 return found
             after = rows[-1][0]

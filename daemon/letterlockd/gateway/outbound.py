@@ -20,7 +20,7 @@ from letterlock.content.v1 import content_pb2
 from letterlock.v1 import errors_pb2, messaging_pb2
 
 from letterlockd.clock import Clock
-from letterlockd.errors import BrokenInvariant, NotFound
+from letterlockd.errors import Forbidden, NotFound
 from letterlockd.gateway.contacts import Contact, Contacts
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.first_contacts import FirstContacts
@@ -32,6 +32,7 @@ from letterlockd.gateway.refusals import of_error, refuse
 from letterlockd.gateway.tables import IDEMPOTENCY, MESSAGES
 from letterlockd.model.ids import (
     ID_BYTES,
+    AccountId,
     MessageId,
     Pseudonym,
     new_message_id,
@@ -116,6 +117,10 @@ class Outbound(Owner):
         """Messages that are admitted and not answered."""
         return self._gate.taken
 
+    def holds(self, account: AccountId) -> bool:
+        """Whether messages of a number are admitted and not answered."""
+        return any(key.startswith(account) for key in self._by_key)
+
     def drain(self) -> None:
         """Refuse what comes from now on."""
         self._draining = True
@@ -131,7 +136,7 @@ class Outbound(Owner):
         while too many are. Each is answered exactly once, with the acceptance after its commit."""
         number = await self._numbers.get(sender.account_id)
         if number is None:
-            raise BrokenInvariant("a sender's number has no keys")
+            raise Forbidden("the business number was removed")
         answers = _Answers(answer)
         for start in range(0, len(messages), _MAX_STEP):
             step = messages[start : start + _MAX_STEP]
@@ -351,7 +356,7 @@ class Outbound(Owner):
     async def _id_of_key(self, sender: Sender, idempotency_key: str) -> MessageId:
         number = await self._numbers.get(sender.account_id)
         if number is None:
-            raise BrokenInvariant("a sender's number has no keys")
+            raise Forbidden("the business number was removed")
         key = number.account + number.key_tag(idempotency_key)
         row = await self._store.get(IDEMPOTENCY, key)
         if row is None:

@@ -35,6 +35,7 @@ from letterlockd.gateway.outbound import Outbound
 from letterlockd.gateway.outbox import Outbox
 from letterlockd.gateway.prekeys import PreKeyStock
 from letterlockd.gateway.progress import Progress
+from letterlockd.gateway.removal import Removal
 from letterlockd.gateway.repair import Repair
 from letterlockd.gateway.rotation import Rotation, Schedule
 from letterlockd.gateway.rounds import Pool
@@ -85,7 +86,17 @@ class Gateway:
         numbers, contacts = NumberBook(store, keyring, senders), Contacts(store, clock)
         relay = self.uplink.calls
         self.progress = Progress(store, inbox, clock, counters)
-        desk = Desk(store, pool, inbox, outbox, self.progress, clock, counters, history.generation)
+        desk = Desk(
+            store,
+            pool,
+            inbox,
+            outbox,
+            self.progress,
+            clock,
+            counters,
+            generation=history.generation,
+            stale_session_ms=settings.stale_session_ms,
+        )
         self.lanes = Lanes(desk, batch=settings.lane_batch)
         self.pre_keys = PreKeyStock(
             store=store,
@@ -169,6 +180,13 @@ class Gateway:
             put=self.lanes.put,
             acknowledge=self.uplink.acknowledge,
             keys_used=self.pre_keys.used,
+        )
+        self.removal = Removal(
+            store=store,
+            keyring=keyring,
+            numbers=numbers,
+            relay=relay,
+            in_hand=self.outbound.holds,
         )
         self.expiry = Expiry(
             store, self.sending, self.progress, held, clock, seconds=settings.expiry_seconds

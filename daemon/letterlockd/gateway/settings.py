@@ -25,6 +25,7 @@ class GatewaySettings:
     `pre_key_rotation_ms`: age at which signed and last-resort pre-keys are replaced.
     `pre_key_grace_ms`: how long the replaced ones still open first contacts.
     `rotation_look_seconds`: how often it is looked which pre-keys are due.
+    `stale_session_ms`: how long a session may be sent with while nothing comes back on it.
     """
 
     max_in_hand: int = 8_192
@@ -38,3 +39,4 @@ class GatewaySettings:
     pre_key_rotation_ms: int = 7 * DAY_MS
     pre_key_grace_ms: int = 30 * DAY_MS
     rotation_look_seconds: float = 600.0
+    stale_session_ms: int = 30 * DAY_MS

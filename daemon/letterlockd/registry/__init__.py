@@ -3,6 +3,7 @@
     room.py        Registry: what the other rooms and the servicer call
     businesses.py  businesses as values, and their checked inputs
     enrolment.py   giving a business a number
+    removal.py     taking numbers and businesses away
     ledger.py      rows of businesses, read and changed together with the audit trail
     senders.py     business number → who may send with it
     principals.py  bearer token → principal; revocation

@@ -79,8 +79,11 @@ class Enrolment:
         row = await self._store.get(NUMBERS, number_key(tag))
         if row is None:
             return False
-        if BusinessNumberRecord.FromString(row.value).business_id != business:
+        number = BusinessNumberRecord.FromString(row.value)
+        if number.business_id != business:
             raise AlreadyExists("the number belongs to another business")
+        if number.remove_ms:
+            raise Conflict("the number is being removed: add it again when that is done")
         return True
 
     async def _claim(

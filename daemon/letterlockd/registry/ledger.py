@@ -17,7 +17,7 @@ from letterlockd.registry.businesses import Business, BusinessNumber, TokenInfo,
 from letterlockd.registry.principals import Principal
 from letterlockd.registry.senders import NumberVault
 from letterlockd.registry.tables import BUSINESSES, NUMBERS, number_key
-from letterlockd.store.port import Check, Commit, Put, Record, Store
+from letterlockd.store.port import Check, Commit, Delete, Put, Record, Store
 
 __all__ = ["Ledger"]
 
@@ -35,14 +35,21 @@ class Ledger:
         self._random = random
 
     async def load(self, business: BusinessId) -> tuple[Record, BusinessRecord]:
-        """The row and record of a business; `NotFound`."""
+        """The row and record of a business; `NotFound`, also when it is being removed."""
+        row, record = await self.load_leaving(business)
+        if record.remove_ms:
+            raise unknown_business()
+        return row, record
+
+    async def load_leaving(self, business: BusinessId) -> tuple[Record, BusinessRecord]:
+        """As `load`, also while it is being removed."""
         row = await self._store.get(BUSINESSES, business)
         if row is None:
             raise unknown_business()
         return row, BusinessRecord.FromString(row.value)
 
     async def change(
-        self, business: BusinessId, row: Record, record: BusinessRecord, *more: Put | Check
+        self, business: BusinessId, row: Record, record: BusinessRecord, *more: Put | Check | Delete
     ) -> None:
         """Replace a business's record, and `more`, in one commit; `Conflict` when the record was
         changed since `row` was read."""
@@ -72,9 +79,10 @@ class Ledger:
         tags = list(record.number_tags)
         rows = await self._store.get_many(NUMBERS, [number_key(tag) for tag in tags])
         numbers = [
-            await self._shown_number(tag, BusinessNumberRecord.FromString(row.value))
+            await self._shown_number(tag, number)
             for tag, row in zip(tags, rows, strict=True)
             if row is not None
+            and not (number := BusinessNumberRecord.FromString(row.value)).remove_ms
         ]
         return Business(
             business,

@@ -20,8 +20,9 @@ from letterlockd.registry.businesses import Business
 from letterlockd.registry.enrolment import Enrolment, NumberRegistrar
 from letterlockd.registry.ledger import Ledger
 from letterlockd.registry.principals import Principal, Principals
+from letterlockd.registry.removal import NumberRemover, Removals
 from letterlockd.registry.senders import NumberVault, Senders
-from letterlockd.registry.tables import BUSINESSES, TOKENS
+from letterlockd.registry.tables import AUDIT, BUSINESSES, TOKENS
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.store.port import ABSENT, Check, Put, Store
 
@@ -56,6 +57,11 @@ class Registry:
         self._enrolment = Enrolment(store, self._ledger, vault)
         self._senders = Senders(store, vault)
         self._principals = Principals(store, operator_digest)
+        self._removals = Removals(
+            store, keyring, self._ledger, vault, self._senders, self._principals, clock
+        )
+        self.finish_removals = self._removals.run
+        self.watch_number = self._senders.watch
         self.authenticate = self._principals.authenticate
         self.watch = self._principals.watch
 
@@ -134,8 +140,9 @@ class Registry:
         businesses.check_operator(principal)
         rows = await self._store.scan(BUSINESSES, after=after, limit=limit + 1)
         page = [
-            await self._ledger.shown(BusinessId(key), _BusinessRecord.FromString(row.value))
+            await self._ledger.shown(BusinessId(key), record)
             for key, row in rows[:limit]
+            if not (record := _BusinessRecord.FromString(row.value)).remove_ms
         ]
         return page, rows[limit - 1][0] if len(rows) > limit else b""
 
@@ -149,6 +156,36 @@ class Registry:
         """See `Enrolment.add_number`. Operator only."""
         businesses.check_operator(principal)
         return await self._enrolment.add_number(principal, business, phone_number, registrar)
+
+    async def remove_number(
+        self,
+        principal: Principal,
+        business: BusinessId,
+        phone_number: str,
+        remover: NumberRemover,
+    ) -> Business:
+        """See `Removals.remove_number`. Operator only."""
+        businesses.check_operator(principal)
+        await self._removals.remove_number(principal, business, phone_number, remover)
+        _, record = await self._ledger.load(business)
+        return await self._ledger.shown(business, record)
+
+    async def delete_business(
+        self, principal: Principal, business: BusinessId, remover: NumberRemover
+    ) -> None:
+        """See `Removals.delete_business`. Operator only."""
+        businesses.check_operator(principal)
+        await self._removals.delete_business(principal, business, remover)
+
+    async def list_audit(
+        self, principal: Principal, *, after: bytes, limit: int
+    ) -> tuple[list[registry_pb2.AuditRecord], bytes]:
+        """At most `limit` (1 to 1,000) entries after a key, oldest first, and the key to go on
+        after; empty when these are the last. Operator only."""
+        businesses.check_operator(principal)
+        rows = await self._store.scan(AUDIT, after=after, limit=limit + 1)
+        page = [registry_pb2.AuditRecord.FromString(row.value) for _, row in rows[:limit]]
+        return page, rows[limit - 1][0] if len(rows) > limit else b""
 
     async def issue_token(
         self, principal: Principal, business: BusinessId, label: str

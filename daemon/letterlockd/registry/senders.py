@@ -7,6 +7,7 @@ find out by asking who is a customer here.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from letterlockd.errors import Forbidden
 from letterlockd.model.ids import AccountId, BusinessId
@@ -56,6 +57,26 @@ class Senders:
         self._by_number: OrderedDict[str, Sender] = OrderedDict()
         self._by_account: OrderedDict[AccountId, Sender] = OrderedDict()
         self._edition = 0
+        self._watchers: dict[AccountId, list[Callable[[], None]]] = {}
+
+    def watch(self, account: AccountId, removed: Callable[[], None]) -> Callable[[], None]:
+        """Call `removed` once when the number is taken away. Returns what ends the watch."""
+        self._watchers.setdefault(account, []).append(removed)
+
+        def unwatch() -> None:
+            watchers = self._watchers.get(account, [])
+            if removed in watchers:
+                watchers.remove(removed)
+            if not watchers:
+                self._watchers.pop(account, None)
+
+        return unwatch
+
+    def removed(self, account: AccountId) -> None:
+        """A number was taken away, durably: nobody acts with it any more."""
+        self.forget()
+        for removed in self._watchers.pop(account, []):
+            removed()
 
     def forget(self) -> None:
         """A business was changed: read again, also what is being read now."""
@@ -90,7 +111,7 @@ class Senders:
         record = registry_pb2.BusinessNumberRecord.FromString(row.value)
         edition = self._edition
         business = await self._store.get(BUSINESSES, record.business_id)
-        if not record.account_id or business is None:
+        if not record.account_id or record.remove_ms or business is None:
             return None
         kept = registry_pb2.BusinessRecord.FromString(business.value)
         sender = Sender(

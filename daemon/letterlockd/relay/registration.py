@@ -16,7 +16,7 @@ from letterlock.relay.v1.accounts_pb2 import RegisterBusinessNumberRequest, Regi
 
 from letterlockd.clock import Clock
 from letterlockd.errors import AlreadyExists, Forbidden, InvalidField
-from letterlockd.model.ids import AccountId, new_account_id
+from letterlockd.model.ids import ID_BYTES, AccountId, new_account_id
 from letterlockd.model.phone import check_e164
 from letterlockd.relay.accounts import MAX_REGISTRATION_ID, Account, Device
 from letterlockd.relay.credentials import GatewayCaller, device_credential
@@ -101,6 +101,18 @@ class Registration:
             )
             await self._business_device(account, old, mailbox, request.registration_id, keys)
             return account.account_id
+
+    async def remove_business(self, caller: GatewayCaller, account_id: bytes) -> None:
+        """As the contract says of RemoveBusinessNumber. Raises `Forbidden`."""
+        if len(account_id) != ID_BYTES:
+            raise InvalidField("account_id", "must be 16 bytes")
+        async with self._directory.turn(account_id):
+            account = await self._directory.get(account_id)
+            if account is None:
+                return
+            if account.gateway_id != caller.gateway_id:
+                raise Forbidden("not an account of this gateway")
+            await self._directory.delete(account)
 
     async def _first_device(
         self,

@@ -20,6 +20,7 @@ from letterlockd.registry.businesses import (
 )
 from letterlockd.registry.enrolment import NumberRegistrar
 from letterlockd.registry.principals import Principal
+from letterlockd.registry.removal import NumberRemover
 from letterlockd.registry.room import Registry
 from letterlockd.rpc.caller import current_caller
 
@@ -38,11 +39,15 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
-    """Serves the registry; `registrar` is the gateway's, which makes numbers' identities."""
+    """Serves the registry; `registrar` and `remover` are the gateway's, which makes numbers'
+    identities and destroys what belongs to them."""
 
-    def __init__(self, registry: Registry, registrar: NumberRegistrar) -> None:
+    def __init__(
+        self, registry: Registry, registrar: NumberRegistrar, remover: NumberRemover
+    ) -> None:
         self._registry = registry
         self._registrar = registrar
+        self._remover = remover
 
     async def CreateBusiness(  # noqa: N802, D102 - see the .proto file, here and below
         self, request: businesses_pb2.CreateBusinessRequest, context: _Context
@@ -98,6 +103,45 @@ class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
                 _principal(), business, request.phone_number, self._registrar
             )
         )
+
+    async def RemoveNumber(  # noqa: N802, D102
+        self, request: businesses_pb2.RemoveNumberRequest, context: _Context
+    ) -> businesses_pb2.Business:
+        business = parse_business_id(request.business_id)
+        return _business(
+            await self._registry.remove_number(
+                _principal(), business, request.phone_number, self._remover
+            )
+        )
+
+    async def DeleteBusiness(  # noqa: N802, D102
+        self, request: businesses_pb2.DeleteBusinessRequest, context: _Context
+    ) -> businesses_pb2.DeleteBusinessResponse:
+        business = parse_business_id(request.business_id)
+        await self._registry.delete_business(_principal(), business, self._remover)
+        return businesses_pb2.DeleteBusinessResponse()
+
+    async def ListAudit(  # noqa: N802, D102
+        self, request: businesses_pb2.ListAuditRequest, context: _Context
+    ) -> businesses_pb2.ListAuditResponse:
+        if request.page_size > MAX_PAGE:
+            raise InvalidField("page_size", f"1 to {MAX_PAGE}")
+        page, rest = await self._registry.list_audit(
+            _principal(),
+            after=_page_start(request.page_token),
+            limit=request.page_size or DEFAULT_PAGE,
+        )
+        entries = [
+            businesses_pb2.AuditEntry(
+                change_time=_timestamp(record.time_ms),
+                actor=record.actor,
+                action=record.action,
+                business_id=record.business_id.hex(),
+                object=record.object,
+            )
+            for record in page
+        ]
+        return businesses_pb2.ListAuditResponse(entries=entries, next_page_token=rest.hex())
 
     async def IssueToken(  # noqa: N802, D102
         self, request: businesses_pb2.IssueTokenRequest, context: _Context

@@ -10,14 +10,14 @@ Revoked tokens are the gatekeeper's (`letterlockd.rpc.interceptors`): it cancels
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol, TypeAlias
 
 import grpc
 from letterlock.v1 import errors_pb2, messaging_pb2, messaging_pb2_grpc
 
-from letterlockd.errors import BrokenInvariant, BusyError, CallerError, InvalidField
+from letterlockd.errors import BrokenInvariant, BusyError, CallerError, Forbidden, InvalidField
 from letterlockd.gateway.handover import Handover
 from letterlockd.gateway.inbox import Inbox
 from letterlockd.limits import DRAIN_RETRY_MS, DRAIN_SHARE, REPLACE_WAIT_S
@@ -46,6 +46,10 @@ class Senders(Protocol):
     async def sender(self, principal: Principal, business_number: str) -> Sender:
         """The number, if the caller may act for it; raises `InvalidField` or
         `Forbidden`."""
+        ...
+
+    def watch_number(self, account: AccountId, removed: Callable[[], None]) -> Callable[[], None]:
+        """Call `removed` once when the number is taken away. Returns what ends the watch."""
         ...
 
 
@@ -90,18 +94,20 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
     ) -> None:
         """See the contract."""
         self._check_serving()
-        call = SendCall(context, self._sender, self._outbound)
-        with self._kept(call):
-            await call.run()
+        with self._while_ours() as sender_of:
+            call = SendCall(context, sender_of, self._outbound)
+            with self._kept(call):
+                await call.run()
 
     async def Receive(  # type: ignore[override]  # noqa: N802
         self, _: object, context: _ReceiveContext
     ) -> None:
         """See the contract."""
         self._check_serving()
-        call = ReceiveCall(context, self._sender, self._claim, self._inbox, self._handover)
-        with self._kept(call):
-            await call.run()
+        with self._while_ours() as sender_of:
+            call = ReceiveCall(context, sender_of, self._claim, self._inbox, self._handover)
+            with self._kept(call):
+                await call.run()
 
     async def SendMessage(  # noqa: N802
         self, request: messaging_pb2.SendMessageRequest, _: object
@@ -146,6 +152,36 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
             raise BrokenInvariant("the caller of Messaging is no principal")
         return await self._senders.sender(caller, business_number)
 
+    @contextmanager
+    def _while_ours(self) -> Iterator[Callable[[str], Awaitable[Sender]]]:
+        """Gives what finds a stream's sender; cancels the block when that number is taken away, and
+        says so."""
+        task = asyncio.current_task()
+        if task is None:
+            raise BrokenInvariant("a call is served outside of a task")
+        removed = False
+        unwatch: Callable[[], None] = _nothing
+
+        def cut() -> None:
+            nonlocal removed
+            removed = True
+            task.cancel()
+
+        async def sender_of(business_number: str) -> Sender:
+            nonlocal unwatch
+            sender = await self._sender(business_number)
+            unwatch = self._senders.watch_number(sender.account_id, cut)
+            return sender
+
+        try:
+            yield sender_of
+        except asyncio.CancelledError:
+            if removed and task.uncancel() == 0:
+                raise Forbidden("the business number was removed") from None
+            raise
+        finally:
+            unwatch()
+
     async def _claim(self, account: AccountId, call: ReceiveCall) -> None:
         older = self._receivers.get(account)
         self._receivers[account] = call
@@ -173,6 +209,10 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
             raise BusyError(
                 "the process is about to stop", retry_after_ms=DRAIN_RETRY_MS, reason="DRAINING"
             )
+
+
+def _nothing() -> None:
+    return
 
 
 def _error_of(refused: errors_pb2.Refusal) -> MessageRefused:

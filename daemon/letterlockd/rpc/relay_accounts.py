@@ -92,6 +92,13 @@ class AccountsServicer(accounts_pb2_grpc.AccountsServicer):
         account_id = await self._relay.registration.register_business(caller, mailbox, request)
         return accounts_pb2.RegisterBusinessNumberResponse(account_id=account_id)
 
+    async def RemoveBusinessNumber(  # noqa: N802
+        self, request: accounts_pb2.RemoveBusinessNumberRequest, context: _Context
+    ) -> accounts_pb2.RemoveBusinessNumberResponse:
+        """Gateways."""
+        await self._relay.registration.remove_business(calling_gateway(), request.account_id)
+        return accounts_pb2.RemoveBusinessNumberResponse()
+
 
 def _registered(device: Registered) -> accounts_pb2.RegisterResponse:
     return accounts_pb2.RegisterResponse(

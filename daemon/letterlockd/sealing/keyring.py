@@ -37,7 +37,7 @@ from letterlockd.errors import BrokenInvariant
 from letterlockd.sealing.errors import KeyDestroyed, MasterKeyFault, SealBroken
 from letterlockd.sealing.provider import KeyProvider
 from letterlockd.sealing.seal import KEY_BYTES, place, seal, unseal
-from letterlockd.store.port import ABSENT, Check, Put, Record, Store, Table
+from letterlockd.store.port import ABSENT, Check, Delete, Put, Record, Store, Table
 
 __all__ = [
     "DAY_KEYS",
@@ -202,6 +202,16 @@ class Keyring:
         if found is None or found.id != id:
             raise _destroyed()
         return found
+
+    async def destroy(self, scope: bytes) -> None:
+        """Destroy a scope's key and its day keys, on disk and here: what they sealed is noise."""
+        async with self._changing:
+            days = await self._days(scope)
+            deletes = [Delete(DAY_KEYS, key) for key, _ in days]
+            await self._store.commit([[Delete(SCOPE_KEYS, _scope_record(scope)), *deletes]])
+            self._scope_keys.pop(scope, None)
+            for place_ in [place_ for place_ in self._day_keys if place_[0] == scope]:
+                del self._day_keys[place_]
 
     def forget_before(self, now_ms: int) -> None:
         """Drop the day keys whose day is over at `now_ms` from memory, as the sweeper does on

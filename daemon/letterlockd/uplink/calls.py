@@ -85,6 +85,11 @@ class RelayCalls:
         response = await self._call(self._accounts.RegisterBusinessNumber, request)
         return AccountId(response.account_id)
 
+    async def remove_business_number(self, account: AccountId) -> None:
+        """Remove the account of a business number; again: changes nothing."""
+        request = accounts_pb2.RemoveBusinessNumberRequest(account_id=account)
+        await self._call(self._accounts.RemoveBusinessNumber, request)
+
     async def _call(
         self, method: Callable[..., Awaitable[_Response]], request: object
     ) -> _Response:

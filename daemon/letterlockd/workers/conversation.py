@@ -29,6 +29,11 @@ class Conversation:
             device.device_id: device.retired for device in record.devices if device.retired
         }
         self._generation = record.generation
+        self._unanswered = {
+            device.device_id: device.unanswered_since_ms
+            for device in record.devices
+            if device.unanswered_since_ms
+        }
         self.changed = False
 
     @property
@@ -91,6 +96,21 @@ class Conversation:
         self._devices[device] = sessions
         self.changed = True
 
+    def unanswered_since(self, device: int) -> int | None:
+        """Milliseconds since 1970: the first message sent since one came from the device, or since
+        its session was opened."""
+        return self._unanswered.get(device)
+
+    def sent(self, device: int, now_ms: int) -> None:
+        """A message was encrypted for a device. A time in the future says that the clock went back,
+        and begins again."""
+        if self._unanswered.get(device, now_ms + 1) > now_ms:
+            self._unanswered[device] = now_ms
+
+    def heard(self, device: int) -> None:
+        """A message of a device was decrypted, or a session with it was opened."""
+        self._unanswered.pop(device, None)
+
     def accept_identity(self, identity_key: bytes, *, hold: bool) -> bool:
         """Remember a verified identity key; True if another one was known before.
 
@@ -103,6 +123,7 @@ class Conversation:
             return False
         self._devices.clear()
         self._retired.clear()
+        self._unanswered.clear()
         self._identity_unconfirmed = self._identity_unconfirmed or hold
         return True
 
@@ -116,6 +137,7 @@ class Conversation:
         """Drop all sessions with these devices."""
         for device in devices:
             if self._devices.pop(device, None) is not None:
+                self._unanswered.pop(device, None)
                 self.changed = True
             self.drop_retired(device)
 
@@ -130,6 +152,10 @@ class Conversation:
         for device in sorted(self._devices.keys() | self._retired.keys()):
             stored = self._devices.get(device, b"")
             data = stored if isinstance(stored, bytes) else stored.to_bytes()
-            retired = self._retired.get(device)
-            record.devices.add(device_id=device, record=data, retired=retired)
+            record.devices.add(
+                device_id=device,
+                record=data,
+                retired=self._retired.get(device),
+                unanswered_since_ms=self._unanswered.get(device),
+            )
         return record

@@ -157,6 +157,7 @@ def _setting(task: jobs_pb2.ConversationTask, parties: _Parties, random: Random)
         scope_key=task.scope_key,
         content=ContentSeal(task.day_key),
         now_ms=task.now_ms,
+        unanswered_limit_ms=task.unanswered_limit_ms,
         random=random,
         hold_identity_changes=task.hold_identity_changes,
     )

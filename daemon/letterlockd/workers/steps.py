@@ -20,6 +20,7 @@ from tripleratchet import (
     InvalidMessage,
     LocalParty,
     MessageType,
+    PostQuantumPolicy,
     PreKeyBundle,
     Random,
     RatchetError,
@@ -76,6 +77,7 @@ class Setting:
     scope_key: bytes
     content: ContentSeal
     now_ms: int
+    unanswered_limit_ms: int
     random: Random
     hold_identity_changes: bool = False
     spent: set[Space] = field(default_factory=set)
@@ -113,6 +115,7 @@ def establish(
         conversation.forget(set(conversation.devices) - opened.keys())
     for device, sessions in opened.items():
         conversation.put(device, sessions)
+        conversation.heard(device)
     outcome.established.identity_changed = changed
 
 
@@ -137,9 +140,12 @@ def encrypt(
     following: list[tuple[int, SessionRecord]] = []
     envelopes: list[bytes] = []
     for device in conversation.devices:
+        before = conversation.sessions(device)
+        if not _may_send(conversation, device, before, setting):
+            continue  # the relay will name the device as missing, and its bundle is fetched
         try:
             sessions, message = ratchet_encrypt(
-                conversation.sessions(device),
+                before,
                 local=setting.local,
                 remote=Address(setting.remote_name, device),
                 plaintext=payload,
@@ -148,7 +154,7 @@ def encrypt(
                 random=setting.random,
             )
         except SessionNotFound:
-            continue  # the relay will name the device as missing, and its bundle is fetched
+            continue
         except RatchetError as refusal:
             raise AtDevice(device) from refusal
         following.append((device, sessions))
@@ -157,6 +163,7 @@ def encrypt(
         raise SessionNotFound("no device to send to")
     for device, sessions in following:
         conversation.put(device, sessions)
+        conversation.sent(device, setting.now_ms)
     outcome.encrypted.envelopes.extend(envelopes)
     if keep:
         sealed = setting.content.seal(payload, context, setting.random)
@@ -195,6 +202,7 @@ def decrypt(
         conversation.put_retired(step.device_id, retired.record)
     else:
         conversation.put(step.device_id, opened.record)
+        conversation.heard(step.device_id)
         conversation.drop_retired(step.device_id)
     told = _tell(opened.plaintext, step.content_context, setting, outcome)
     if changed:
@@ -234,6 +242,19 @@ def _open_retired(
             raise  # it names a session that is retired
         return None
     return opened if isinstance(opened, Decrypted) else None
+
+
+def _may_send(
+    conversation: Conversation, device: int, sessions: SessionRecord | None, setting: Setting
+) -> bool:
+    """Whether the current session is good to send with. One that nobody answers heals no more from
+    a stolen state; one without the required post-quantum ratchet was made under another policy."""
+    if setting.local.post_quantum is PostQuantumPolicy.REQUIRED and not (
+        sessions is not None and sessions.is_post_quantum
+    ):
+        return False
+    since = conversation.unanswered_since(device)
+    return since is None or since >= setting.unanswered_limit_ms
 
 
 def _open(

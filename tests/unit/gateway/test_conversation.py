@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from letterlock.v1 import errors_pb2
 from letterlock.v1 import messaging_pb2 as api
+from letterlockd.sealing.keyring import DAY_MS
 
-from tests.harness.gateway import World, message, reading
+from tests.harness.clock import FakeClock
+from tests.harness.gateway import World, message, reading, running_world
 
 USER = "+4915112345678"
 
@@ -145,3 +149,37 @@ async def test_typing_comes_as_an_event_with_a_short_life(world: World) -> None:
         await reader.device.send_typing(reader.business)
         (event,) = await business.inbound(1)
         assert event.inbound.sealed_payload
+
+
+async def test_a_device_that_never_answers_gets_a_new_session_after_30_days(
+    tmp_path: Path,
+) -> None:
+    clock = FakeClock()
+    async with running_world(tmp_path, clock) as world, world.gateway() as gateway:
+        first = await world.device(USER)
+        second = await world.device(of=first)
+        async with reading(first, second) as (reader, other):
+            business = await world.business(gateway)
+            (result,) = await business.send(message("k1", to=USER, text="one"))
+            user = result.accepted.user_id
+            await other.texts(1)
+            await clock.advance(30 * DAY_MS)
+            await business.send(message("k2", user=user, text="two"))
+            assert (gateway.counters.first_contacts, gateway.counters.repairs) == (1, 0)
+            await reader.texts(2)
+            await first.send_text(reader.business, "only this phone answers")
+            await business.inbound(1)
+            await clock.advance(1)
+            await business.send(message("k3", user=user, text="three"))
+            assert await other.texts(3) == await reader.texts(3) == ["one", "two", "three"]
+            assert (gateway.counters.first_contacts, gateway.counters.repairs) == (1, 1)
+            await second.send_text(other.business, "here, too")
+            await business.inbound(2)
+            await clock.advance(31 * DAY_MS)
+            await business.send(message("k4", user=user, text="four"))
+            assert (await other.texts(4))[3:] == (await reader.texts(4))[3:] == ["four"]
+            await clock.advance(31 * DAY_MS)
+            await business.send(message("k5", user=user, text="five"))
+            assert (await other.texts(5))[4:] == (await reader.texts(5))[4:] == ["five"]
+            assert (gateway.counters.first_contacts, gateway.counters.repairs) == (2, 2)
+            assert gateway.counters.undecryptable == 0

@@ -47,6 +47,19 @@ class Registrar:
         return RegisteredNumber(account, b"\x05" + bytes(32))
 
 
+class Remover:
+    """Notes what it removes; fails when told to."""
+
+    def __init__(self) -> None:
+        self.removed: list[tuple[AccountId, str]] = []
+        self.fault: LetterlockError | None = None
+
+    async def remove_number(self, account: AccountId, phone_number: str) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.removed.append((account, phone_number))
+
+
 @dataclass
 class World:
     store: MemoryStore
@@ -55,6 +68,7 @@ class World:
     operator_digest: bytes
     clock: FixedClock = field(default_factory=FixedClock)
     registrar: Registrar = field(default_factory=Registrar)
+    remover: Remover = field(default_factory=Remover)
 
     def __post_init__(self) -> None:
         self.registry = self.restarted()

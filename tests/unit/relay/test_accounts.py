@@ -270,6 +270,34 @@ async def test_another_identity_drops_what_waited_for_the_business(
     assert count.one_time_pre_keys == 2
 
 
+async def test_a_removed_business_number_leaves_nothing(running: Running, clock: FakeClock) -> None:
+    client = running.client
+    gone, user = await client.business(), await client.register()
+    stays = await client.business("+4930765432")
+    device = await client.connect(user)
+    await device.submitted(
+        submission(gone, now_ms=clock.now_ms(), receipt=False),
+        submission(stays, now_ms=clock.now_ms(), receipt=False),
+    )
+
+    def remove(account_id: bytes, credential: str = GATEWAY) -> Awaitable[Any]:
+        request = accounts_pb2.RemoveBusinessNumberRequest(account_id=account_id)
+        return client.accounts.RemoveBusinessNumber(request, metadata=bearer(credential))
+
+    assert await reason_of(remove(gone.account_id, OTHER_GATEWAY)) == "FORBIDDEN"
+    assert await reason_of(remove(user.account_id)) == "FORBIDDEN"
+    assert await reason_of(remove(gone.account_id, user.credential)) == "FORBIDDEN"
+    assert await reason_of(remove(b"short")) == "INVALID_FIELD"
+    accounts, keys = await running.store.count(ACCOUNTS), await running.store.count(PRE_KEYS)
+    for _ in range(2):
+        await remove(gone.account_id)
+    await running.relay.sweeper.purge()
+    assert await running.store.count(ACCOUNTS) == accounts - 1
+    assert await running.store.count(MAILBOXES) == 1
+    assert await running.store.count(PRE_KEYS) == keys - 6
+    assert (await client.business()).account_id != gone.account_id
+
+
 async def test_numbers_of_others_are_refused(running: Running) -> None:
     client = running.client
     user = await client.register()

@@ -23,7 +23,7 @@ class Client:
     """Calls the servicer as somebody."""
 
     def __init__(self, world: World, principal: Principal = OPERATOR) -> None:
-        self.servicer = BusinessesServicer(world.registry, world.registrar)
+        self.servicer = BusinessesServicer(world.registry, world.registrar, world.remover)
         self.principal = principal
 
     async def __call__(self, method: str, request):
@@ -49,6 +49,35 @@ async def test_a_business_from_making_to_its_revoked_token(world: World) -> None
     assert token.HasField("revoke_time")
     listed = await call("ListBusinesses", pb.ListBusinessesRequest())
     assert (list(listed.businesses), listed.next_page_token) == ([shown], "")
+
+
+async def test_a_number_and_a_business_are_removed_and_the_audit_trail_says_so(
+    world: World,
+) -> None:
+    call = Client(world)
+    made = await call("CreateBusiness", pb.CreateBusinessRequest(display_name="Acme"))
+    id_ = made.business_id
+    added = await call("AddNumber", pb.AddNumberRequest(business_id=id_, phone_number=NUMBER))
+    account = added.numbers[0].account_id
+    left = await call("RemoveNumber", pb.RemoveNumberRequest(business_id=id_, phone_number=NUMBER))
+    assert (left.business_id, list(left.numbers)) == (id_, [])
+    assert world.remover.removed == [(account, NUMBER)]
+    await call("DeleteBusiness", pb.DeleteBusinessRequest(business_id=id_))
+    with pytest.raises(NotFound):
+        await call("GetBusiness", pb.GetBusinessRequest(business_id=id_))
+    first = await call("ListAudit", pb.ListAuditRequest(page_size=3))
+    request = pb.ListAuditRequest(page_size=3, page_token=first.next_page_token)
+    second = await call("ListAudit", request)
+    entries = [*first.entries, *second.entries]
+    assert sorted((entry.action, entry.object) for entry in entries) == [
+        ("ADD_NUMBER", account.hex()),
+        ("CREATE_BUSINESS", ""),
+        ("DELETE_BUSINESS", ""),
+        ("REMOVE_NUMBER", account.hex()),
+    ]
+    assert {(entry.actor, entry.business_id) for entry in entries} == {("operator", id_)}
+    assert all(entry.HasField("change_time") for entry in entries)
+    assert (len(second.entries), second.next_page_token) == (1, "")
 
 
 async def test_what_an_update_does_not_name_stays(world: World) -> None:
@@ -108,6 +137,11 @@ async def test_pages_follow_their_token(world: World) -> None:
             "identity_policy",
         ),
         ("UpdateBusiness", pb.UpdateBusinessRequest(), "business_id"),
+        ("RemoveNumber", pb.RemoveNumberRequest(phone_number=NUMBER), "business_id"),
+        ("RemoveNumber", pb.RemoveNumberRequest(business_id=UNKNOWN), "phone_number"),
+        ("DeleteBusiness", pb.DeleteBusinessRequest(business_id="x"), "business_id"),
+        ("ListAudit", pb.ListAuditRequest(page_size=1_001), "page_size"),
+        ("ListAudit", pb.ListAuditRequest(page_token="x"), "page_token"),
         (
             "UpdateBusiness",
             pb.UpdateBusinessRequest(business_id=UNKNOWN, display_name=""),

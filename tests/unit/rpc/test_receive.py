@@ -223,6 +223,15 @@ async def test_half_close_commits_what_was_acknowledged(room: Room) -> None:
     assert await room.store.count(INBOX) == 0
 
 
+async def test_a_removed_number_ends_the_stream(room: Room) -> None:
+    call = await opened(room)
+    room.registry.remove_number()
+    code, reason, _ = await fault(call)
+    assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "FORBIDDEN")
+    await until_closed(room)
+    assert not room.registry.removals
+
+
 async def test_a_revoked_token_ends_the_stream(room: Room) -> None:
     call = await opened(room)
     room.registry.revoke()

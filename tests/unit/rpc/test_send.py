@@ -242,6 +242,15 @@ async def test_a_draining_process_takes_no_new_calls(room: Room) -> None:
     assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
 
 
+async def test_a_removed_number_ends_the_stream(room: Room) -> None:
+    call = await opened(room)
+    room.registry.remove_number()
+    code, reason, _ = await fault(call)
+    assert (code, reason) == (grpc.StatusCode.PERMISSION_DENIED, "FORBIDDEN")
+    await until_closed(room)
+    assert not room.registry.removals
+
+
 async def test_a_revoked_token_ends_the_stream(room: Room) -> None:
     call = await opened(room)
     room.registry.revoke()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from letterlock.content.v1 import content_pb2
+from letterlock.device import chores, keys, rows
 from letterlock.device.device import Device
 from letterlock.device.events import (
     DeviceEvent,
@@ -18,6 +19,7 @@ from letterlock.device.events import (
     Undecryptable,
 )
 from letterlock.device.link import DeviceLink
+from letterlock.device.relay import Relay
 from letterlock.device.store import Changes, DeviceStore, MemoryStore
 from letterlock.errors import (
     Busy,
@@ -648,6 +650,123 @@ async def test_old_signed_pre_keys_are_replaced_and_still_open_what_was_made_for
         await relay.until(lambda: relay.uploads == 1)
         assert keys.signed_pre_key.key_id != first
         assert (await message(bert)).text == "made for the first keys"
+
+
+DAY_MS = 24 * 3600 * 1000
+
+
+def signed_ids(store: MemoryStore) -> set[int]:
+    name = rows.KEY + keys.SIGNED
+    return {int.from_bytes(row[len(name) :], "big") for row in store.rows if row.startswith(name)}
+
+
+class WatchedStore(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self._moved = asyncio.Event()
+
+    async def commit(self, changes: Changes) -> None:
+        await super().commit(changes)
+        self._moved.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._moved.clear()
+            await self._moved.wait()
+
+
+async def test_replaced_keys_die_a_month_after_their_successor_came_however_long_it_took(
+    target: str, anna: Device, relay: FakeRelay
+) -> None:
+    now, store = 1_800_000_000_000, WatchedStore()
+
+    def phone() -> Device:
+        return device(target, store, now_ms=lambda: now)
+
+    async with phone() as bert:
+        await register(bert, BERT)
+    first = signed_ids(store)
+    await anna.send_text(BERT, "while the phone was in a drawer")
+    now += 100 * DAY_MS
+    async with phone() as bert:
+        await bert.connect()
+        await relay.until(lambda: relay.uploads == 1)
+        assert (await message(bert)).text == "while the phone was in a drawer"
+    now += 29 * DAY_MS
+    async with phone() as bert:
+        await bert.connect()
+        await relay.until(lambda: relay.uploads == 2)
+    assert first < signed_ids(store)
+    now += DAY_MS
+    async with phone() as bert:
+        await bert.connect()
+        await store.until(lambda: not first & signed_ids(store))
+    assert len(signed_ids(store)) == 2
+
+
+async def test_keys_that_were_not_published_are_published_by_the_next_start(
+    target: str, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, store, tried = 1_800_000_000_000, MemoryStore(), asyncio.Event()
+
+    async def crash(*_: object) -> None:
+        tried.set()
+        raise Busy("the relay is away")
+
+    async with device(target, store, now_ms=lambda: now) as bert:
+        await register(bert, BERT)
+    now += 8 * DAY_MS
+    with monkeypatch.context() as patch:
+        patch.setattr(Relay, "upload_pre_keys", crash)
+        async with device(target, store, now_ms=lambda: now) as bert:
+            await bert.connect()
+            await tried.wait()
+    published = relay.accounts[bert_account(relay)].devices[1].keys.signed_pre_key
+    made = signed_ids(store)
+    assert published.key_id in made
+    assert len(made) == 2
+    async with device(target, store, now_ms=lambda: now) as bert:
+        await bert.connect()
+        await relay.until(lambda: relay.uploads == 1)
+    assert published.key_id == max(made)
+    assert signed_ids(store) == made
+    assert rows.UNPUBLISHED not in store.rows
+
+
+async def test_a_device_that_stays_connected_and_a_clock_that_goes_back_get_new_keys(
+    target: str, relay: FakeRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chores, "LOOK_SECONDS", 0.01)
+    now, store = 1_800_000_000_000, WatchedStore()
+    async with device(target, store, now_ms=lambda: now, one_time_pre_keys=0) as bert:
+        await register(bert, BERT)
+        await bert.connect()
+        for uploads, days in ((1, 8), (2, -400), (3, 8)):
+            now += days * DAY_MS
+            await relay.until(lambda uploads=uploads: relay.uploads >= uploads)
+            await store.until(lambda: rows.UNPUBLISHED not in store.rows)
+        assert relay.uploads == 3
+
+
+async def test_a_session_on_which_nothing_comes_back_is_started_afresh(
+    target: str, bert: Device, relay: FakeRelay
+) -> None:
+    now, store = 1_800_000_000_000, MemoryStore()
+    async with device(target, store, now_ms=lambda: now) as anna:
+        await register(anna, ANNA)
+        await anna.send_text(BERT, "one")
+        await bert.send_text((await message(bert)).sender, "answer")
+        assert (await message(anna)).text == "answer"
+        now += 31 * DAY_MS  # nothing was sent since the answer: the time does not run
+        await anna.send_text(BERT, "two")
+        now += 30 * DAY_MS
+        await anna.send_text(BERT, "three")
+        assert relay.fetches == 1
+    now += 1
+    async with device(target, store, now_ms=lambda: now) as anna:
+        await anna.send_text(BERT, "four")
+        assert relay.fetches == 2
+    assert [(await message(bert)).text for _ in range(3)] == ["two", "three", "four"]
 
 
 def bert_account(relay: FakeRelay) -> bytes:

@@ -9,6 +9,7 @@ from letterlock.relay.v1 import keys_pb2
 from letterlockd.records.v1 import conversation_pb2, jobs_pb2
 from letterlockd.workers.execute import execute
 from letterlockd.workers.sealed import ContentSeal, ConversationSeal
+from tripleratchet.post_quantum import DECLINED
 
 from tests.harness.conversations import (
     Number,
@@ -133,6 +134,53 @@ def test_a_device_that_never_answered_is_left_out_after_30_days() -> None:
     made.step(made.envelope(2, text_payload()))
     made.now_ms += MONTH_MS + 1000
     assert [envelope.device_id for envelope in made.send(text_payload())] == [2]
+
+
+def test_a_session_that_is_not_answered_any_more_is_left_out_until_a_new_one_is_opened() -> None:
+    made = answered()
+    made.now_ms += MONTH_MS  # nothing was sent since the answer: the time does not run
+    made.send(text_payload())
+    first_ms = made.now_ms
+    made.now_ms += MONTH_MS
+    (sent,) = made.send(text_payload())
+    made.receive(sent)
+    made.now_ms += 1
+    assert failure(made.work(encrypt_step(text_payload()))[0]) == ("SessionNotFound", 0)
+    assert opened(made).devices[0].unanswered_since_ms == first_ms
+    made.work(made.user.establish())
+    (sent,) = made.send(text_payload())
+    assert sent.type == tr.MessageType.PRE_KEY
+    made.receive(sent)
+
+
+def test_an_answer_and_a_clock_that_goes_back_start_the_time_of_a_session_again() -> None:
+    made = answered()
+    made.send(text_payload())
+    made.now_ms += MONTH_MS
+    (sent,) = made.send(text_payload())
+    made.receive(sent)
+    made.step(made.envelope(1, text_payload()))
+    assert opened(made).devices[0].unanswered_since_ms == 0
+    made.now_ms += MONTH_MS
+    made.send(text_payload())
+    made.now_ms -= 12 * MONTH_MS
+    made.send(text_payload())
+    assert opened(made).devices[0].unanswered_since_ms == made.now_ms
+
+
+def test_a_session_without_the_required_post_quantum_ratchet_is_left_out() -> None:
+    made = answered(1, 2)
+    record = opened(made)
+    sessions = tr.SessionRecord.from_bytes(record.devices[0].record)
+    session = sessions.current_session()
+    assert session is not None
+    old = sessions.with_current(session._replace(post_quantum=DECLINED))
+    record.devices[0].record = old.to_bytes()
+    seal = ConversationSeal(made.number.scope_key, made.conversation)
+    made.sealed_record = seal.seal(record, os.urandom)
+    assert [envelope.device_id for envelope in made.send(text_payload())] == [2]
+    made.work(made.user.establish())
+    assert [envelope.device_id for envelope in made.send(text_payload())] == [1, 2]
 
 
 # First messages from the user

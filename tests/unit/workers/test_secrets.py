@@ -16,7 +16,7 @@ SECRET = b"secret 0123456789 secret 0123456"
 def setting() -> Setting:
     identity = tr.IdentityKeyPair.from_private(SECRET)
     local = tr.LocalParty(tr.Address("9d0652a3-dcc3-4d11-975f-74d61598733f", 1), identity, 1)
-    return Setting(local, SECRET.decode(), SECRET, SECRET, SECRET, 0, os.urandom)
+    return Setting(local, SECRET.decode(), SECRET, SECRET, SECRET, 0, 0, os.urandom)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,38 @@ class AdminClient:
             lambda: call(request, timeout=self._deadline, metadata=self._metadata)
         )
 
+    async def remove_number(self, business_id: str, phone_number: str) -> businesses_pb2.Business:
+        """Take a number away with all that belongs to it, for good; it can be added again as a new
+        one. Raises NotFound, also when it is gone already. When it fails for now, the gateway goes
+        on by itself."""
+        request = businesses_pb2.RemoveNumberRequest(
+            business_id=business_id, phone_number=phone_number
+        )
+        call = self._stub.RemoveNumber
+        return await self._repeated(
+            lambda: call(request, timeout=self._deadline, metadata=self._metadata)
+        )
+
+    async def delete_business(self, business_id: str) -> None:
+        """Remove a business with its tokens and numbers. As remove_number()."""
+        request = businesses_pb2.DeleteBusinessRequest(business_id=business_id)
+        call = self._stub.DeleteBusiness
+        await self._repeated(lambda: call(request, timeout=self._deadline, metadata=self._metadata))
+
+    async def audit(self) -> AsyncIterator[businesses_pb2.AuditEntry]:
+        """Who changed what in the last year, oldest first; pages are fetched as they are needed."""
+        request = businesses_pb2.ListAuditRequest(page_size=PAGE_SIZE)
+        call = self._stub.ListAudit
+        while True:
+            page = await self._repeated(
+                lambda: call(request, timeout=self._deadline, metadata=self._metadata)
+            )
+            for entry in page.entries:
+                yield entry
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
     async def issue_token(
         self, business_id: str, *, label: str = ""
     ) -> businesses_pb2.IssueTokenResponse:

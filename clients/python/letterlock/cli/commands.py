@@ -34,6 +34,7 @@ from letterlock.cli.watch import watch_events
 from letterlock.errors import InvalidRequest, LetterlockError
 from letterlock.v1 import businesses_pb2
 
+AUDIT_COLUMNS = ("change_time", "actor", "action", "business_id", "object")
 BUSINESS_COLUMNS = (
     "business_id",
     "display_name",
@@ -175,6 +176,28 @@ async def business_show(context: Context, business_id: str) -> None:
     context.out.row(business_row(found))
 
 
+@business.command("delete")
+@click.argument("business_id")
+@click.confirmation_option(prompt="This destroys its numbers, keys and messages. Go on?")
+@click.pass_obj
+@waits
+async def business_delete(context: Context, business_id: str) -> None:
+    """Remove a business with its tokens and numbers, for good."""
+    async with context.admin() as admin:
+        await admin.delete_business(business_id)
+    context.out.note("deleted")
+
+
+@main.command("audit")
+@click.pass_obj
+@waits
+async def audit(context: Context) -> None:
+    """List who changed what in the last year (operator)."""
+    async with context.admin() as admin:
+        rows = [audit_row(entry) async for entry in admin.audit()]
+    context.out.rows(rows, AUDIT_COLUMNS)
+
+
 @main.group()
 def number() -> None:
     """Numbers of businesses (operator)."""
@@ -189,6 +212,19 @@ async def number_add(context: Context, business_id: str, phone_number: str) -> N
     """Give a business a phone number (E.164)."""
     async with context.admin() as admin:
         found = await admin.add_number(business_id, phone_number)
+    context.out.row(business_row(found))
+
+
+@number.command("remove")
+@click.argument("business_id")
+@click.argument("phone_number")
+@click.confirmation_option(prompt="This destroys its keys, sessions and messages. Go on?")
+@click.pass_obj
+@waits
+async def number_remove(context: Context, business_id: str, phone_number: str) -> None:
+    """Take a phone number away from a business, for good."""
+    async with context.admin() as admin:
+        found = await admin.remove_number(business_id, phone_number)
     context.out.row(business_row(found))
 
 
@@ -304,6 +340,11 @@ async def soon(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
         if event is None:
             return
         yield event
+
+
+def audit_row(entry: businesses_pb2.AuditEntry) -> dict[str, object]:
+    """An audit entry in one line."""
+    return {"object": ""} | values(entry)
 
 
 def business_row(found: businesses_pb2.Business) -> dict[str, object]:

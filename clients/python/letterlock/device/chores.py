@@ -1,5 +1,5 @@
 """What a device does beside sending and receiving: mends submissions for changed device lists, and
-keeps its pre-keys in the directory topped up.
+keeps its pre-keys in the directory topped up and, the signed ones, young.
 
 Runs as one task beside the mailbox stream. Everything it lets out was committed first.
 """
@@ -25,6 +25,9 @@ from letterlock.relay.v1 import keys_pb2, mailbox_pb2
 MAX_REPAIRS = 3
 """How often one message is encrypted again for changed devices; a relay that finds fault with
 every list would otherwise drain pre-keys for ever."""
+
+LOOK_SECONDS = 6 * 3600.0
+"""How often a device that stays connected looks whether its signed pre-keys are old."""
 
 _log = logging.getLogger("letterlock")
 
@@ -71,10 +74,13 @@ class Chores:
             self._wake.clear()
             while self._repairs:
                 await self._mend(mailbox, self._repairs.popleft())
-            if self._is_top_up_due:
-                self._checked_at_uses = self._state.keys.uses
-                await self._top_up()
-            await self._wake.wait()
+            if self._is_top_up_due or self._is_rotation_due:
+                await self._keep_keys()
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
 
     @property
     def _is_top_up_due(self) -> bool:
@@ -117,13 +123,25 @@ class Chores:
         entry.is_durable = True
         return changed
 
-    async def _top_up(self) -> None:
+    @property
+    def _is_rotation_due(self) -> bool:
+        keys = self._state.keys
+        return keys.unpublished is not None or keys.signed_is_old(self._now_ms())
+
+    async def _keep_keys(self) -> None:
+        self._checked_at_uses = self._state.keys.uses
         try:
+            await self._publish_again()
             await self._upload_missing()
         except LetterlockError as error:
             # First messages fall back to the last-resort key meanwhile; the next use tries again.
             self._checked_at_uses = None
             _log.warning("pre-keys were not topped up", extra={"reason": error.reason})
+
+    async def _publish_again(self) -> None:
+        """What a crash or a relay that was away left unpublished."""
+        if self._state.keys.unpublished is not None:
+            await self._publish(self._state.keys.unpublished)
 
     async def _upload_missing(self) -> None:
         state, now_ms = self._state, self._now_ms()
@@ -131,16 +149,23 @@ class Chores:
         ec = self._missing(count.one_time_pre_keys)
         kyber = self._missing(count.one_time_kyber_pre_keys)
         signed = state.keys.signed_is_old(now_ms)
-        if not (ec or kyber or signed):
-            return
-        identity = IdentityKeyPair.from_private(state.account.identity_private)
-        first_id = state.keys.next_id
-        keys = await asyncio.to_thread(
-            make_keys, identity, first_id, self._random, signed=signed, ec=ec, kyber=kyber
-        )
+        if ec or kyber or signed:
+            identity = IdentityKeyPair.from_private(state.account.identity_private)
+            first_id = state.keys.next_id
+            keys = await asyncio.to_thread(
+                make_keys, identity, first_id, self._random, signed=signed, ec=ec, kyber=kyber
+            )
+            async with state.turn():
+                state.keys.keep(keys, now_ms)
+            await self._publish(keys.to_upload())
         async with state.turn():
-            state.keys.keep(keys, now_ms)
-        await self._relay.upload_pre_keys(keys.to_upload())
+            state.keys.drop_outlived(now_ms)
+
+    async def _publish(self, upload: keys_pb2.PreKeyUpload) -> None:
+        await self._relay.upload_pre_keys(upload)
+        if upload.HasField("signed_pre_key"):
+            async with self._state.turn():
+                self._state.keys.published(self._now_ms())
 
     def _missing(self, left: int) -> int:
         return self._wanted - left if left <= self._wanted // 2 else 0

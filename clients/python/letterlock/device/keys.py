@@ -25,7 +25,7 @@ from tripleratchet import (
     generate_signed_pre_key,
 )
 
-from letterlock.device.rows import KEY, NEXT_KEY_ID, USED, Rows
+from letterlock.device.rows import KEY, NEXT_KEY_ID, UNPUBLISHED, USED, Rows
 from letterlock.relay.v1 import keys_pb2
 
 ONE_TIME, SIGNED, ONE_TIME_KYBER, LAST_RESORT = b"1", b"2", b"3", b"4"
@@ -45,8 +45,9 @@ into a second session; its message id is still known then."""
 ROTATE_MS = 7 * 24 * 3600 * 1000
 """Age at which the signed and the last-resort key are replaced: what one stolen key opens."""
 
-KEEP_MS = ROTATE_MS + 30 * 24 * 3600 * 1000
-"""Age at which a replaced key goes: bundles and waiting first messages live 30 days at most."""
+GRACE_MS = 30 * 24 * 3600 * 1000
+"""How long a replaced key is kept, from its successor's publication on: bundles and waiting first
+messages live 30 days at most, and until then they may have been made for the old key."""
 
 Key = PreKey | SignedPreKey | KyberPreKey
 
@@ -105,6 +106,10 @@ class OwnKeys:
         self.uses = 0
         """How many sessions were made from these keys since they were loaded."""
         self.next_id = int.from_bytes(stored.get(NEXT_KEY_ID, b"\x01"), "big")
+        self.unpublished: keys_pb2.PreKeyUpload | None = None
+        """Signed and last-resort key that are kept and not known to be in the directory."""
+        if UNPUBLISHED in stored:
+            self.unpublished = keys_pb2.PreKeyUpload.FromString(stored[UNPUBLISHED])
         for name in sorted(stored):
             if name.startswith(KEY):
                 kind, key_id = name[4:5], int.from_bytes(name[5:], "big")
@@ -113,12 +118,15 @@ class OwnKeys:
                 self._uses[name[len(USED) :]] = None
 
     def signed_is_old(self, now_ms: int) -> bool:
-        """Whether the signed and last-resort keys are to be replaced."""
-        newest = max((_created(row) for row in self._keys[SIGNED].values()), default=0)
-        return newest + ROTATE_MS <= now_ms
+        """Whether the signed and last-resort keys are to be replaced. A time in the future says
+        that the clock went back: nobody knows their age then."""
+        if self.unpublished is not None or not self._keys[SIGNED]:
+            return self.unpublished is None
+        newest = self._keys[SIGNED][max(self._keys[SIGNED])]
+        return not 0 <= now_ms - _time(newest) < ROTATE_MS
 
     def keep(self, keys: NewKeys, now_ms: int) -> None:
-        """Put new keys into rows, and drop those that have had their time."""
+        """Put new keys into rows; signed ones wait there for `published`."""
         if keys.signed is not None:
             self._put(SIGNED, keys.signed.id, keys.signed, keys.signed.signature, now_ms)
         if keys.last_resort is not None:
@@ -131,7 +139,37 @@ class OwnKeys:
         highest = max(len(keys.one_time), len(keys.one_time_kyber))
         self.next_id += highest + 1
         self._rows.put(NEXT_KEY_ID, self.next_id.to_bytes(4, "big"))
-        self._drop_old(now_ms)
+        for kind in (ONE_TIME, ONE_TIME_KYBER):
+            for key_id in sorted(self._keys[kind])[:-MAX_KEPT]:
+                self._delete(kind, key_id)
+        if keys.signed is not None:
+            self.unpublished = keys.to_upload()
+            # Never again the one-time keys: they may have been handed out and used by then.
+            self.unpublished.ClearField("one_time_pre_keys")
+            self.unpublished.ClearField("one_time_kyber_pre_keys")
+            self._rows.put(UNPUBLISHED, self.unpublished.SerializeToString())
+
+    def published(self, now_ms: int) -> None:
+        """The unpublished keys are in the directory: the grace of those before begins."""
+        self.unpublished = None
+        self._rows.delete(UNPUBLISHED)
+        for kind in (SIGNED, LAST_RESORT):
+            newest = max(self._keys[kind])
+            row = now_ms.to_bytes(8, "big") + self._keys[kind][newest][8:]
+            self._keys[kind][newest] = row
+            self._rows.put(_name(kind, newest), row)
+
+    def drop_outlived(self, now_ms: int) -> None:
+        """Destroy signed and last-resort keys whose grace is over."""
+        if self.unpublished is not None:
+            return
+        for kind in (SIGNED, LAST_RESORT):
+            since_ms = now_ms + 1
+            for key_id in sorted(self._keys[kind], reverse=True):
+                if since_ms + GRACE_MS <= now_ms:
+                    self._delete(kind, key_id)
+                else:
+                    since_ms = min(since_ms, _time(self._keys[kind][key_id]))
 
     def signed_pre_key(self, id: int, /) -> SignedPreKey:  # noqa: A002 -- the protocol's word
         """Raises InvalidSignedPreKeyId."""
@@ -188,20 +226,6 @@ class OwnKeys:
         if self._keys[kind].pop(key_id, None) is not None:
             self._rows.delete(_name(kind, key_id))
 
-    def _drop_old(self, now_ms: int) -> None:
-        for kind in (SIGNED, LAST_RESORT):
-            newest = max(self._keys[kind], default=0)
-            old = [
-                key_id
-                for key_id, row in self._keys[kind].items()
-                if key_id != newest and _created(row) + KEEP_MS <= now_ms
-            ]
-            for key_id in old:
-                self._delete(kind, key_id)
-        for kind in (ONE_TIME, ONE_TIME_KYBER):
-            for key_id in sorted(self._keys[kind])[:-MAX_KEPT]:
-                self._delete(kind, key_id)
-
 
 def _kyber(key: KyberPreKey) -> keys_pb2.KyberPreKey:
     return keys_pb2.KyberPreKey(key_id=key.id, public_key=key.public, signature=key.signature)
@@ -211,5 +235,5 @@ def _name(kind: bytes, key_id: int) -> bytes:
     return KEY + kind + key_id.to_bytes(4, "big")
 
 
-def _created(row: bytes) -> int:
+def _time(row: bytes) -> int:
     return int.from_bytes(row[:8], "big")

@@ -87,5 +87,7 @@ class Registration:
             identity_private=identity.private,
         )
         rows.put(SELF, account.to_bytes())
-        OwnKeys(rows, {}).keep(keys, self.now_ms())
+        own = OwnKeys(rows, {})
+        own.keep(keys, self.now_ms())
+        own.published(self.now_ms())
         return {name: value for name, value in rows.take().items() if value is not None}

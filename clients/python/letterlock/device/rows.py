@@ -1,9 +1,13 @@
 """The rows of a device's state: their names, their bytes, and the changes not yet committed.
 
     self                              who this device is, JSON
-    key/     kind, id (4)             private pre-key: created ms (8) | private | signature
+    key/     kind, id (4)             private pre-key: ms (8) | private | signature; the time when
+                                      it was made; signed and last-resort: published
     next key id                       the first key id never given to a key (4)
+    unpublished                       PreKeyUpload: signed and last-resort key that the directory
+                                      may not have yet
     session/ account (16), device     session record of tripleratchet
+    waiting/ account (16), device     ms (8): first message sent since one came from the device
     peer/    account (16)             the identity key last seen, 33 bytes
     number/  E.164                    account (16)
     out/     message id (16)          u32 length, Submission, Payload: until the relay has answered
@@ -27,7 +31,9 @@ VERSION = 1
 
 SELF = b"self"
 NEXT_KEY_ID = b"next key id"
+UNPUBLISHED = b"unpublished"
 KEY, SESSION, PEER, NUMBER = b"key/", b"session/", b"peer/", b"number/"
+WAITING = b"waiting/"
 OUT, IN, SEEN, USED = b"out/", b"in/", b"seen/", b"used/"
 
 

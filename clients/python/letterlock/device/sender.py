@@ -92,7 +92,7 @@ class Sender:
         if not 1 <= time_to_live <= DEFAULT_TIME_TO_LIVE:
             limit = f"1 to {DEFAULT_TIME_TO_LIVE:.0f} seconds"
             raise InvalidRequest("time to live", field="time_to_live", limit=limit)
-        if not self._state.sessions.devices(account_id):
+        if not self._state.sessions.devices(account_id, self._now_ms()):
             await self._introduce(account_id)
         expires_ms = self._now_ms() + int(time_to_live * 1000)
         submission = mailbox_pb2.Submission(
@@ -135,7 +135,8 @@ class Sender:
     async def _start_afresh(self, account_id: bytes) -> None:
         # A session that was never answered in 30 days: the pre-keys it was made from are gone.
         async with self._state.turn():
-            self._state.sessions.archive(account_id, self._state.sessions.devices(account_id))
+            devices = self._state.sessions.devices(account_id, self._now_ms())
+            self._state.sessions.archive(account_id, devices)
         await self._introduce(account_id)
 
     async def _introduce(self, account_id: bytes) -> None:

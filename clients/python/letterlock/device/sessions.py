@@ -29,13 +29,18 @@ from tripleratchet import (
 )
 
 from letterlock.device.keys import OwnKeys
-from letterlock.device.rows import PEER, SESSION, Account, Rows, ratchet_name
+from letterlock.device.rows import PEER, SESSION, WAITING, Account, Rows, ratchet_name
 from letterlock.errors import BadPreKeys
 from letterlock.relay.v1 import keys_pb2, mailbox_pb2
 from letterlock.safety import safety_number_of
 
 Peer = tuple[bytes, int]
 """An account (16 bytes) and one of its devices."""
+
+
+STALE_MS = 30 * 24 * 3600 * 1000
+"""How long a session is sent with while nothing comes back on it: it heals no more from a stolen
+state, and the pre-keys that a new one names may be destroyed by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class Sessions:
         self._records: dict[bytes, dict[int, SessionRecord]] = {}
         self._addresses: dict[Peer, Address] = {}
         self._changed: set[Peer] = set()
+        self._waiting: dict[Peer, int] = {}
         for name, value in stored.items():
             if name.startswith(PEER):
                 self._identities[name[len(PEER) :]] = value
@@ -78,11 +84,20 @@ class Sessions:
                 account_id, device = name[len(SESSION) : -1], name[-1]
                 record = SessionRecord.from_bytes(value)
                 self._records.setdefault(account_id, {})[device] = record
+            elif name.startswith(WAITING):
+                peer = name[len(WAITING) : -1], name[-1]
+                self._waiting[peer] = int.from_bytes(value, "big")
 
-    def devices(self, account_id: bytes) -> list[int]:
-        """The devices of an account that can be encrypted for now."""
-        records = self._records.get(account_id, {})
-        return [device for device, record in records.items() if record.has_current]
+    def devices(self, account_id: bytes, now_ms: int) -> list[int]:
+        """The devices of an account that can be encrypted for now: those whose session is neither
+        stale nor without the post-quantum ratchet. The relay names the others as missing."""
+        oldest_ms = now_ms - STALE_MS
+        return [
+            device
+            for device, record in self._devices(account_id).items()
+            if record.is_post_quantum
+            and self._waiting.get((account_id, device), now_ms) >= oldest_ms
+        ]
 
     def identity(self, account_id: bytes) -> bytes | None:
         """The identity key (33 bytes) last seen of an account."""
@@ -110,6 +125,7 @@ class Sessions:
         self._accept_identity(account_id, identity)
         for device_id, record in started.items():
             self._put((account_id, device_id), record)
+            self._heard((account_id, device_id))
         return changed
 
     def forget(self, account_id: bytes, devices: Iterable[int]) -> None:
@@ -117,6 +133,7 @@ class Sessions:
         for device in devices:
             if self._devices(account_id).pop(device, None) is not None:
                 self._changed.discard((account_id, device))
+                self._heard((account_id, device))
                 self._rows.delete(_row(account_id, device))
 
     def archive(self, account_id: bytes, devices: Iterable[int]) -> None:
@@ -142,6 +159,7 @@ class Sessions:
             random=self._random,
         )
         self._put(peer, following)
+        self._sent(peer, now_ms)
         return mailbox_pb2.DeviceEnvelope(
             device_id=device,
             registration_id=following.remote_registration_id or 0,
@@ -177,6 +195,7 @@ class Sessions:
             self._keys.used(result.used)
         self._accept_identity(account_id, identity)
         self._put(peer, result.record)
+        self._heard(peer)
         return Opened(result.plaintext, changed)
 
     def note_rows(self) -> None:
@@ -234,6 +253,16 @@ class Sessions:
         self._records.setdefault(peer[0], {})[peer[1]] = record
         self._changed.add(peer)
 
+    def _sent(self, peer: Peer, now_ms: int) -> None:
+        # A time in the future says that the clock went back, and begins again.
+        if self._waiting.get(peer, now_ms + 1) > now_ms:
+            self._waiting[peer] = now_ms
+            self._rows.put(_waiting_row(*peer), now_ms.to_bytes(8, "big"))
+
+    def _heard(self, peer: Peer) -> None:
+        if self._waiting.pop(peer, None) is not None:
+            self._rows.delete(_waiting_row(*peer))
+
     def _devices(self, account_id: bytes) -> dict[int, SessionRecord]:
         # A sender whose message does not open leaves nothing behind, or strangers fill the memory.
         return self._records.get(account_id, {})
@@ -244,3 +273,7 @@ class Sessions:
 
 def _row(account_id: bytes, device: int) -> bytes:
     return SESSION + account_id + bytes([device])
+
+
+def _waiting_row(account_id: bytes, device: int) -> bytes:
+    return WAITING + account_id + bytes([device])

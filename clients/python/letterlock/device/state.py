@@ -106,7 +106,7 @@ class DeviceState:
 
         Raises SessionNotFound, with nothing encrypted: fetch bundles first.
         """
-        devices = self.sessions.devices(account_id)
+        devices = self.sessions.devices(account_id, now_ms)
         if not devices:
             raise SessionNotFound("no session with any device of the account")
         plaintext = pad(payload)

@@ -60,6 +60,21 @@ class BusinessesStub:
                 request_serializer=letterlock_dot_v1_dot_businesses__pb2.AddNumberRequest.SerializeToString,
                 response_deserializer=letterlock_dot_v1_dot_businesses__pb2.Business.FromString,
                 _registered_method=True)
+        self.RemoveNumber = channel.unary_unary(
+                '/letterlock.v1.Businesses/RemoveNumber',
+                request_serializer=letterlock_dot_v1_dot_businesses__pb2.RemoveNumberRequest.SerializeToString,
+                response_deserializer=letterlock_dot_v1_dot_businesses__pb2.Business.FromString,
+                _registered_method=True)
+        self.DeleteBusiness = channel.unary_unary(
+                '/letterlock.v1.Businesses/DeleteBusiness',
+                request_serializer=letterlock_dot_v1_dot_businesses__pb2.DeleteBusinessRequest.SerializeToString,
+                response_deserializer=letterlock_dot_v1_dot_businesses__pb2.DeleteBusinessResponse.FromString,
+                _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/letterlock.v1.Businesses/ListAudit',
+                request_serializer=letterlock_dot_v1_dot_businesses__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=letterlock_dot_v1_dot_businesses__pb2.ListAuditResponse.FromString,
+                _registered_method=True)
         self.IssueToken = channel.unary_unary(
                 '/letterlock.v1.Businesses/IssueToken',
                 request_serializer=letterlock_dot_v1_dot_businesses__pb2.IssueTokenRequest.SerializeToString,
@@ -112,6 +127,31 @@ class BusinessesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveNumber(self, request, context):
+        """Takes a number from a business, for good: streams that use it end with FORBIDDEN, its keys, sessions
+        and waiting messages are destroyed, its account at the relay is removed. Returns when that is done;
+        when it fails in its middle (the relay is away), the gateway goes on by itself, and the same call
+        again waits for the end. Afterwards the number can be added again, as a new one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteBusiness(self, request, context):
+        """Removes a business: its tokens end at once, its numbers as with RemoveNumber, then its record.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAudit(self, request, context):
+        """Who changed what, oldest first, page by page. Entries are kept for a year, also those of businesses
+        and numbers that are removed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def IssueToken(self, request, context):
         """Issues a token that may act for a business. The token is shown here and never again.
         """
@@ -153,6 +193,21 @@ def add_BusinessesServicer_to_server(servicer, server):
                     servicer.AddNumber,
                     request_deserializer=letterlock_dot_v1_dot_businesses__pb2.AddNumberRequest.FromString,
                     response_serializer=letterlock_dot_v1_dot_businesses__pb2.Business.SerializeToString,
+            ),
+            'RemoveNumber': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveNumber,
+                    request_deserializer=letterlock_dot_v1_dot_businesses__pb2.RemoveNumberRequest.FromString,
+                    response_serializer=letterlock_dot_v1_dot_businesses__pb2.Business.SerializeToString,
+            ),
+            'DeleteBusiness': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteBusiness,
+                    request_deserializer=letterlock_dot_v1_dot_businesses__pb2.DeleteBusinessRequest.FromString,
+                    response_serializer=letterlock_dot_v1_dot_businesses__pb2.DeleteBusinessResponse.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=letterlock_dot_v1_dot_businesses__pb2.ListAuditRequest.FromString,
+                    response_serializer=letterlock_dot_v1_dot_businesses__pb2.ListAuditResponse.SerializeToString,
             ),
             'IssueToken': grpc.unary_unary_rpc_method_handler(
                     servicer.IssueToken,
@@ -301,6 +356,87 @@ class Businesses:
             '/letterlock.v1.Businesses/AddNumber',
             letterlock_dot_v1_dot_businesses__pb2.AddNumberRequest.SerializeToString,
             letterlock_dot_v1_dot_businesses__pb2.Business.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveNumber(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letterlock.v1.Businesses/RemoveNumber',
+            letterlock_dot_v1_dot_businesses__pb2.RemoveNumberRequest.SerializeToString,
+            letterlock_dot_v1_dot_businesses__pb2.Business.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteBusiness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letterlock.v1.Businesses/DeleteBusiness',
+            letterlock_dot_v1_dot_businesses__pb2.DeleteBusinessRequest.SerializeToString,
+            letterlock_dot_v1_dot_businesses__pb2.DeleteBusinessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letterlock.v1.Businesses/ListAudit',
+            letterlock_dot_v1_dot_businesses__pb2.ListAuditRequest.SerializeToString,
+            letterlock_dot_v1_dot_businesses__pb2.ListAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,18 @@ class BusinessesStub:
     """Gives a business a number: makes its identity key and pre-keys and registers it with the
     relay. Adding a number that this business already has changes nothing and succeeds.
     """
+    RemoveNumber: _grpc.UnaryUnaryMultiCallable[_businesses_pb2.RemoveNumberRequest, _businesses_pb2.Business]
+    """Takes a number from a business, for good: streams that use it end with FORBIDDEN, its keys, sessions
+    and waiting messages are destroyed, its account at the relay is removed. Returns when that is done;
+    when it fails in its middle (the relay is away), the gateway goes on by itself, and the same call
+    again waits for the end. Afterwards the number can be added again, as a new one.
+    """
+    DeleteBusiness: _grpc.UnaryUnaryMultiCallable[_businesses_pb2.DeleteBusinessRequest, _businesses_pb2.DeleteBusinessResponse]
+    """Removes a business: its tokens end at once, its numbers as with RemoveNumber, then its record."""
+    ListAudit: _grpc.UnaryUnaryMultiCallable[_businesses_pb2.ListAuditRequest, _businesses_pb2.ListAuditResponse]
+    """Who changed what, oldest first, page by page. Entries are kept for a year, also those of businesses
+    and numbers that are removed.
+    """
     IssueToken: _grpc.UnaryUnaryMultiCallable[_businesses_pb2.IssueTokenRequest, _businesses_pb2.IssueTokenResponse]
     """Issues a token that may act for a business. The token is shown here and never again."""
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_businesses_pb2.RevokeTokenRequest, _businesses_pb2.RevokeTokenResponse]
@@ -68,6 +80,18 @@ class BusinessesAsyncStub(BusinessesStub):
     AddNumber: _aio.UnaryUnaryMultiCallable[_businesses_pb2.AddNumberRequest, _businesses_pb2.Business]  # type: ignore[assignment]
     """Gives a business a number: makes its identity key and pre-keys and registers it with the
     relay. Adding a number that this business already has changes nothing and succeeds.
+    """
+    RemoveNumber: _aio.UnaryUnaryMultiCallable[_businesses_pb2.RemoveNumberRequest, _businesses_pb2.Business]  # type: ignore[assignment]
+    """Takes a number from a business, for good: streams that use it end with FORBIDDEN, its keys, sessions
+    and waiting messages are destroyed, its account at the relay is removed. Returns when that is done;
+    when it fails in its middle (the relay is away), the gateway goes on by itself, and the same call
+    again waits for the end. Afterwards the number can be added again, as a new one.
+    """
+    DeleteBusiness: _aio.UnaryUnaryMultiCallable[_businesses_pb2.DeleteBusinessRequest, _businesses_pb2.DeleteBusinessResponse]  # type: ignore[assignment]
+    """Removes a business: its tokens end at once, its numbers as with RemoveNumber, then its record."""
+    ListAudit: _aio.UnaryUnaryMultiCallable[_businesses_pb2.ListAuditRequest, _businesses_pb2.ListAuditResponse]  # type: ignore[assignment]
+    """Who changed what, oldest first, page by page. Entries are kept for a year, also those of businesses
+    and numbers that are removed.
     """
     IssueToken: _aio.UnaryUnaryMultiCallable[_businesses_pb2.IssueTokenRequest, _businesses_pb2.IssueTokenResponse]  # type: ignore[assignment]
     """Issues a token that may act for a business. The token is shown here and never again."""
@@ -117,6 +141,36 @@ class BusinessesServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_businesses_pb2.Business, _abc.Awaitable[_businesses_pb2.Business]]:
         """Gives a business a number: makes its identity key and pre-keys and registers it with the
         relay. Adding a number that this business already has changes nothing and succeeds.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveNumber(
+        self,
+        request: _businesses_pb2.RemoveNumberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_businesses_pb2.Business, _abc.Awaitable[_businesses_pb2.Business]]:
+        """Takes a number from a business, for good: streams that use it end with FORBIDDEN, its keys, sessions
+        and waiting messages are destroyed, its account at the relay is removed. Returns when that is done;
+        when it fails in its middle (the relay is away), the gateway goes on by itself, and the same call
+        again waits for the end. Afterwards the number can be added again, as a new one.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteBusiness(
+        self,
+        request: _businesses_pb2.DeleteBusinessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_businesses_pb2.DeleteBusinessResponse, _abc.Awaitable[_businesses_pb2.DeleteBusinessResponse]]:
+        """Removes a business: its tokens end at once, its numbers as with RemoveNumber, then its record."""
+
+    @_abc_1.abstractmethod
+    def ListAudit(
+        self,
+        request: _businesses_pb2.ListAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_businesses_pb2.ListAuditResponse, _abc.Awaitable[_businesses_pb2.ListAuditResponse]]:
+        """Who changed what, oldest first, page by page. Entries are kept for a year, also those of businesses
+        and numbers that are removed.
         """
 
     @_abc_1.abstractmethod

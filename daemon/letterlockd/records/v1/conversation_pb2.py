@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)letterlockd/records/v1/conversation.proto\x12\x16letterlockd.records.v1\"\xae\x01\n\x12\x43onversationRecord\x12\x17\n\x0fuser_account_id\x18\x01 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x02 \x01(\x0c\x12\x37\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32&.letterlockd.records.v1.DeviceSessions\x12\x1c\n\x14identity_unconfirmed\x18\x04 \x01(\x08\x12\x12\n\ngeneration\x18\x05 \x01(\x04\"D\n\x0e\x44\x65viceSessions\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x0e\n\x06record\x18\x02 \x01(\x0c\x12\x0f\n\x07retired\x18\x04 \x01(\x0c\"Q\n\rLocalIdentity\x12\x13\n\x0bprivate_key\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x17\n\x0fregistration_id\x18\x03 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)letterlockd/records/v1/conversation.proto\x12\x16letterlockd.records.v1\"\xae\x01\n\x12\x43onversationRecord\x12\x17\n\x0fuser_account_id\x18\x01 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x02 \x01(\x0c\x12\x37\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32&.letterlockd.records.v1.DeviceSessions\x12\x1c\n\x14identity_unconfirmed\x18\x04 \x01(\x08\x12\x12\n\ngeneration\x18\x05 \x01(\x04\"a\n\x0e\x44\x65viceSessions\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x0e\n\x06record\x18\x02 \x01(\x0c\x12\x0f\n\x07retired\x18\x04 \x01(\x0c\x12\x1b\n\x13unanswered_since_ms\x18\x03 \x01(\x03\"Q\n\rLocalIdentity\x12\x13\n\x0bprivate_key\x18\x01 \x01(\x0c\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x17\n\x0fregistration_id\x18\x03 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONVERSATIONRECORD']._serialized_start=70
   _globals['_CONVERSATIONRECORD']._serialized_end=244
   _globals['_DEVICESESSIONS']._serialized_start=246
-  _globals['_DEVICESESSIONS']._serialized_end=314
-  _globals['_LOCALIDENTITY']._serialized_start=316
-  _globals['_LOCALIDENTITY']._serialized_end=397
+  _globals['_DEVICESESSIONS']._serialized_end=343
+  _globals['_LOCALIDENTITY']._serialized_start=345
+  _globals['_LOCALIDENTITY']._serialized_end=426
 # @@protoc_insertion_point(module_scope)

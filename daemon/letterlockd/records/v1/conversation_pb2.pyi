@@ -75,6 +75,7 @@ class DeviceSessions(_message.Message):
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
     RETIRED_FIELD_NUMBER: _builtins.int
+    UNANSWERED_SINCE_MS_FIELD_NUMBER: _builtins.int
     device_id: _builtins.int
     """1 to 127."""
     record: _builtins.bytes
@@ -83,16 +84,21 @@ class DeviceSessions(_message.Message):
     """The same, retired by a restore: it opens what is still under way and never encrypts. Dropped when the
     device has answered on a newer session.
     """
+    unanswered_since_ms: _builtins.int
+    """Milliseconds since 1970: the first message sent on the current session since something was last
+    received from the device; 0: there is none.
+    """
     def __init__(
         self,
         *,
         device_id: _builtins.int = ...,
         record: _builtins.bytes = ...,
         retired: _builtins.bytes = ...,
+        unanswered_since_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "record", b"record", "retired", b"retired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "record", b"record", "retired", b"retired", "unanswered_since_ms", b"unanswered_since_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

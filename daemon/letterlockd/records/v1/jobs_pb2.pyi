@@ -131,6 +131,7 @@ class ConversationTask(_message.Message):
     KEY_OWNER_ID_FIELD_NUMBER: _builtins.int
     HOLD_IDENTITY_CHANGES_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    UNANSWERED_LIMIT_MS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     conversation: _builtins.bytes
     """Key of the conversation row, 32 bytes: business account || pseudonym of the user."""
@@ -160,6 +161,10 @@ class ConversationTask(_message.Message):
     """A change of the user's identity key that these steps bring is to be confirmed by the business."""
     generation: _builtins.int
     """How often the store was restored: sessions of an earlier time are retired before the steps."""
+    unanswered_limit_ms: _builtins.int
+    """Sessions on which nothing came back since a message sent before this time are sent with no more:
+    milliseconds since 1970; 0: no session is too old.
+    """
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
         """What to do."""
@@ -178,11 +183,12 @@ class ConversationTask(_message.Message):
         key_owner_id: _builtins.bytes = ...,
         hold_identity_changes: _builtins.bool = ...,
         generation: _builtins.int = ...,
+        unanswered_limit_ms: _builtins.int = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_account_id", b"business_account_id", "conversation", b"conversation", "day_key", b"day_key", "generation", b"generation", "hold_identity_changes", b"hold_identity_changes", "key_owner_id", b"key_owner_id", "now_ms", b"now_ms", "scope_key", b"scope_key", "sealed_identity", b"sealed_identity", "sealed_record", b"sealed_record", "steps", b"steps", "user_account_id", b"user_account_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_account_id", b"business_account_id", "conversation", b"conversation", "day_key", b"day_key", "generation", b"generation", "hold_identity_changes", b"hold_identity_changes", "key_owner_id", b"key_owner_id", "now_ms", b"now_ms", "scope_key", b"scope_key", "sealed_identity", b"sealed_identity", "sealed_record", b"sealed_record", "steps", b"steps", "unanswered_limit_ms", b"unanswered_limit_ms", "user_account_id", b"user_account_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -778,7 +784,8 @@ class Encrypted(_message.Message):
     @_builtins.property
     def envelopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Serialised letterlock.relay.v1.DeviceEnvelope messages, by ascending device. A device whose session
-        was never answered in 30 days is left out; the relay will name it as missing.
+        is too old (`unanswered_limit_ms`), or is without the post-quantum ratchet that is required, is left
+        out; the relay will name it as missing.
         """
 
     def __init__(

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letterlockd/records/v1/registry.proto\x12\x16letterlockd.records.v1\"\xb9\x01\n\x0e\x42usinessRecord\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x14\n\x0cretention_ms\x18\x02 \x01(\x03\x12\x11\n\tcreate_ms\x18\x03 \x01(\x03\x12\x13\n\x0bnumber_tags\x18\x04 \x03(\x0c\x12\x34\n\x06tokens\x18\x05 \x03(\x0b\x32$.letterlockd.records.v1.TokenSummary\x12\x1d\n\x15hold_identity_changes\x18\x06 \x01(\x08\"U\n\x0cTokenSummary\x12\x10\n\x08token_id\x18\x01 \x01(\x0c\x12\r\n\x05label\x18\x02 \x01(\t\x12\x11\n\tcreate_ms\x18\x03 \x01(\x03\x12\x11\n\trevoke_ms\x18\x04 \x01(\x03\"l\n\x14\x42usinessNumberRecord\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\x0c\x12\x15\n\rsealed_number\x18\x02 \x01(\x0c\x12\x12\n\naccount_id\x18\x03 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x04 \x01(\x0c\"E\n\x0bTokenRecord\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x11\n\trevoke_ms\x18\x03 \x01(\x03\"b\n\x0b\x41uditRecord\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x13\n\x0b\x62usiness_id\x18\x04 \x01(\x0c\x12\x0e\n\x06object\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%letterlockd/records/v1/registry.proto\x12\x16letterlockd.records.v1\"\xcc\x01\n\x0e\x42usinessRecord\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x14\n\x0cretention_ms\x18\x02 \x01(\x03\x12\x11\n\tcreate_ms\x18\x03 \x01(\x03\x12\x13\n\x0bnumber_tags\x18\x04 \x03(\x0c\x12\x34\n\x06tokens\x18\x05 \x03(\x0b\x32$.letterlockd.records.v1.TokenSummary\x12\x1d\n\x15hold_identity_changes\x18\x06 \x01(\x08\x12\x11\n\tremove_ms\x18\x07 \x01(\x03\"U\n\x0cTokenSummary\x12\x10\n\x08token_id\x18\x01 \x01(\x0c\x12\r\n\x05label\x18\x02 \x01(\t\x12\x11\n\tcreate_ms\x18\x03 \x01(\x03\x12\x11\n\trevoke_ms\x18\x04 \x01(\x03\"\x7f\n\x14\x42usinessNumberRecord\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\x0c\x12\x15\n\rsealed_number\x18\x02 \x01(\x0c\x12\x12\n\naccount_id\x18\x03 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x04 \x01(\x0c\x12\x11\n\tremove_ms\x18\x05 \x01(\x03\"E\n\x0bTokenRecord\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x11\n\trevoke_ms\x18\x03 \x01(\x03\"b\n\x0b\x41uditRecord\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x13\n\x0b\x62usiness_id\x18\x04 \x01(\x0c\x12\x0e\n\x06object\x18\x05 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,13 +32,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letterlockd.records.v1.regi
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BUSINESSRECORD']._serialized_start=66
-  _globals['_BUSINESSRECORD']._serialized_end=251
-  _globals['_TOKENSUMMARY']._serialized_start=253
-  _globals['_TOKENSUMMARY']._serialized_end=338
-  _globals['_BUSINESSNUMBERRECORD']._serialized_start=340
-  _globals['_BUSINESSNUMBERRECORD']._serialized_end=448
-  _globals['_TOKENRECORD']._serialized_start=450
-  _globals['_TOKENRECORD']._serialized_end=519
-  _globals['_AUDITRECORD']._serialized_start=521
-  _globals['_AUDITRECORD']._serialized_end=619
+  _globals['_BUSINESSRECORD']._serialized_end=270
+  _globals['_TOKENSUMMARY']._serialized_start=272
+  _globals['_TOKENSUMMARY']._serialized_end=357
+  _globals['_BUSINESSNUMBERRECORD']._serialized_start=359
+  _globals['_BUSINESSNUMBERRECORD']._serialized_end=486
+  _globals['_TOKENRECORD']._serialized_start=488
+  _globals['_TOKENRECORD']._serialized_end=557
+  _globals['_AUDITRECORD']._serialized_start=559
+  _globals['_AUDITRECORD']._serialized_end=657
 # @@protoc_insertion_point(module_scope)

@@ -30,6 +30,7 @@ class BusinessRecord(_message.Message):
     NUMBER_TAGS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     HOLD_IDENTITY_CHANGES_FIELD_NUMBER: _builtins.int
+    REMOVE_MS_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """For people."""
     retention_ms: _builtins.int
@@ -38,6 +39,10 @@ class BusinessRecord(_message.Message):
     """Milliseconds since 1970."""
     hold_identity_changes: _builtins.bool
     """When a user's identity key changes, messages to them wait until the business confirms it."""
+    remove_ms: _builtins.int
+    """Milliseconds since 1970: its removal was ordered; 0: it was not. Until it is finished, the tags of
+    numbers that are still to be removed stay.
+    """
     @_builtins.property
     def number_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Tags of its numbers: keyed hashes, 32 bytes each, in the order in which they were added."""
@@ -55,10 +60,11 @@ class BusinessRecord(_message.Message):
         number_tags: _abc.Iterable[_builtins.bytes] | None = ...,
         tokens: _abc.Iterable[Global___TokenSummary] | None = ...,
         hold_identity_changes: _builtins.bool = ...,
+        remove_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_ms", b"create_ms", "display_name", b"display_name", "hold_identity_changes", b"hold_identity_changes", "number_tags", b"number_tags", "retention_ms", b"retention_ms", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_ms", b"create_ms", "display_name", b"display_name", "hold_identity_changes", b"hold_identity_changes", "number_tags", b"number_tags", "remove_ms", b"remove_ms", "retention_ms", b"retention_ms", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -108,6 +114,7 @@ class BusinessNumberRecord(_message.Message):
     SEALED_NUMBER_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     IDENTITY_KEY_FIELD_NUMBER: _builtins.int
+    REMOVE_MS_FIELD_NUMBER: _builtins.int
     business_id: _builtins.bytes
     """The business, 16 bytes."""
     sealed_number: _builtins.bytes
@@ -116,6 +123,8 @@ class BusinessNumberRecord(_message.Message):
     """The account at the relay, 16 bytes; empty: claimed, and the registration is not finished."""
     identity_key: _builtins.bytes
     """The public identity key, 33 bytes; empty as above."""
+    remove_ms: _builtins.int
+    """Milliseconds since 1970: its removal was ordered; 0: it was not."""
     def __init__(
         self,
         *,
@@ -123,10 +132,11 @@ class BusinessNumberRecord(_message.Message):
         sealed_number: _builtins.bytes = ...,
         account_id: _builtins.bytes = ...,
         identity_key: _builtins.bytes = ...,
+        remove_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "business_id", b"business_id", "identity_key", b"identity_key", "sealed_number", b"sealed_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "business_id", b"business_id", "identity_key", b"identity_key", "remove_ms", b"remove_ms", "sealed_number", b"sealed_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

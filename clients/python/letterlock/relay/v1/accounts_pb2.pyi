@@ -434,3 +434,42 @@ class RegisterBusinessNumberResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterBusinessNumberResponse: _TypeAlias = RegisterBusinessNumberResponse  # noqa: Y015
+
+@_typing.final
+class RemoveBusinessNumberRequest(_message.Message):
+    """Request of RemoveBusinessNumber."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.bytes
+    """The account, 16 bytes: one of the caller's."""
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveBusinessNumberRequest: _TypeAlias = RemoveBusinessNumberRequest  # noqa: Y015
+
+@_typing.final
+class RemoveBusinessNumberResponse(_message.Message):
+    """Response of RemoveBusinessNumber."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveBusinessNumberResponse: _TypeAlias = RemoveBusinessNumberResponse  # noqa: Y015

@@ -75,6 +75,11 @@ class AccountsStub:
                 request_serializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RegisterBusinessNumberRequest.SerializeToString,
                 response_deserializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RegisterBusinessNumberResponse.FromString,
                 _registered_method=True)
+        self.RemoveBusinessNumber = channel.unary_unary(
+                '/letterlock.relay.v1.Accounts/RemoveBusinessNumber',
+                request_serializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RemoveBusinessNumberRequest.SerializeToString,
+                response_deserializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RemoveBusinessNumberResponse.FromString,
+                _registered_method=True)
 
 
 class AccountsServicer:
@@ -139,6 +144,14 @@ class AccountsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RemoveBusinessNumber(self, request, context):
+        """Removes the account of a business number with its pre-keys and waiting messages. An account that does not exist is
+        removed already. Gateways only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -181,6 +194,11 @@ def add_AccountsServicer_to_server(servicer, server):
                     servicer.RegisterBusinessNumber,
                     request_deserializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RegisterBusinessNumberRequest.FromString,
                     response_serializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RegisterBusinessNumberResponse.SerializeToString,
+            ),
+            'RemoveBusinessNumber': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveBusinessNumber,
+                    request_deserializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RemoveBusinessNumberRequest.FromString,
+                    response_serializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RemoveBusinessNumberResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -400,6 +418,33 @@ class Accounts:
             '/letterlock.relay.v1.Accounts/RegisterBusinessNumber',
             letterlock_dot_relay_dot_v1_dot_accounts__pb2.RegisterBusinessNumberRequest.SerializeToString,
             letterlock_dot_relay_dot_v1_dot_accounts__pb2.RegisterBusinessNumberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveBusinessNumber(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letterlock.relay.v1.Accounts/RemoveBusinessNumber',
+            letterlock_dot_relay_dot_v1_dot_accounts__pb2.RemoveBusinessNumberRequest.SerializeToString,
+            letterlock_dot_relay_dot_v1_dot_accounts__pb2.RemoveBusinessNumberResponse.FromString,
             options,
             channel_credentials,
             insecure,

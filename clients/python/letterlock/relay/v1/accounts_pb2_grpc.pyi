@@ -56,6 +56,10 @@ class AccountsStub:
     """Registers a business number, without a code: the operator vouches for the gateway. Registering again with the same
     identity key gives the same account. Gateways only.
     """
+    RemoveBusinessNumber: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.RemoveBusinessNumberRequest, _accounts_pb2.RemoveBusinessNumberResponse]
+    """Removes the account of a business number with its pre-keys and waiting messages. An account that does not exist is
+    removed already. Gateways only.
+    """
 
 @_typing.type_check_only
 class AccountsAsyncStub(AccountsStub):
@@ -81,6 +85,10 @@ class AccountsAsyncStub(AccountsStub):
     RegisterBusinessNumber: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RegisterBusinessNumberRequest, _accounts_pb2.RegisterBusinessNumberResponse]  # type: ignore[assignment]
     """Registers a business number, without a code: the operator vouches for the gateway. Registering again with the same
     identity key gives the same account. Gateways only.
+    """
+    RemoveBusinessNumber: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RemoveBusinessNumberRequest, _accounts_pb2.RemoveBusinessNumberResponse]  # type: ignore[assignment]
+    """Removes the account of a business number with its pre-keys and waiting messages. An account that does not exist is
+    removed already. Gateways only.
     """
 
 class AccountsServicer(metaclass=_abc_1.ABCMeta):
@@ -152,6 +160,16 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_accounts_pb2.RegisterBusinessNumberResponse, _abc.Awaitable[_accounts_pb2.RegisterBusinessNumberResponse]]:
         """Registers a business number, without a code: the operator vouches for the gateway. Registering again with the same
         identity key gives the same account. Gateways only.
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveBusinessNumber(
+        self,
+        request: _accounts_pb2.RemoveBusinessNumberRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.RemoveBusinessNumberResponse, _abc.Awaitable[_accounts_pb2.RemoveBusinessNumberResponse]]:
+        """Removes the account of a business number with its pre-keys and waiting messages. An account that does not exist is
+        removed already. Gateways only.
         """
 
 def add_AccountsServicer_to_server(servicer: AccountsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,113 @@
+"""Removing a business number: nothing of it stays, here and at the relay, after a crash, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from letterlock.errors import UnknownRecipient
+from letterlock.relay.v1 import keys_pb2
+from letterlockd import failpoints
+from letterlockd.errors import Forbidden
+from letterlockd.gateway import tables
+from letterlockd.gateway.inbox import INBOX
+from letterlockd.records.v1.gateway_pb2 import NumberRecord
+from letterlockd.sealing import keyring
+from letterlockd.uplink import RelayUnavailable
+
+from tests.harness.gateway import NUMBER, Business, GatewayStore, World, gateway_store, message
+from tests.harness.gateway import reading as reading_devices
+
+USER, OTHER = "+4915112345678", "+4930123457"
+
+
+@pytest.fixture(autouse=True)
+def _no_failpoints_after() -> Iterator[None]:
+    yield
+    failpoints.configure("")
+
+
+async def rows_with(store: GatewayStore, *names: bytes) -> list[str]:
+    """The tables in which a key or a value names one of these."""
+    found = []
+    for table in (*tables.TABLES, INBOX, *keyring.TABLES):
+        rows = await store.scan(table, limit=10_000)
+        found += [table.name for key, row in rows if any(n in key or n in row.value for n in names)]
+    return found
+
+
+async def talk(world: World, business: Business, other: Business) -> None:
+    """A conversation of each of two numbers with one user; events of both are left unread."""
+    async with reading_devices(await world.device(USER)) as (reader,):
+        for sender in (business, other):
+            await sender.send(message("k", to=USER))
+            await reader.device.send_text(sender.sender.phone_number, "hello")
+            await sender.inbound(1)
+
+
+async def key_scope(store: GatewayStore, business: Business) -> bytes:
+    row = await store.get(tables.NUMBERS, business.sender.account_id)
+    assert row is not None
+    return NumberRecord.FromString(row.value).key_scope
+
+
+async def is_known_at_the_relay(world: World, business: Business) -> bool:
+    target = keys_pb2.BundleTarget(phone_number=business.sender.phone_number)
+    device = await world.device("+4915112345999")
+    assert device._relay_calls is not None
+    try:
+        await device._relay_calls.fetch_bundles(target)
+    except UnknownRecipient:
+        return False
+    return True
+
+
+async def test_nothing_stays_of_a_number_and_all_of_its_neighbour(world: World) -> None:
+    store = gateway_store()
+    async with world.gateway(store) as gateway:
+        business, other = await world.business(gateway), await world.business(gateway, OTHER)
+        await talk(world, business, other)
+        account, scope = business.sender.account_id, await key_scope(store, business)
+        before = await rows_with(store, other.sender.account_id, await key_scope(store, other))
+        await gateway.removal.remove_number(account, NUMBER)
+        assert await rows_with(store, account, scope) == []
+        after = await rows_with(store, other.sender.account_id, await key_scope(store, other))
+        assert after == before
+        with pytest.raises(Forbidden):
+            await business.send(message("late", to=USER))
+        assert not await is_known_at_the_relay(world, business)
+        await gateway.removal.remove_number(account, NUMBER)  # again: changes nothing
+        fresh = await world.business(gateway)
+        assert fresh.sender.account_id != account
+        assert fresh.identity_key != business.identity_key
+        (result,) = await fresh.send(message("k", to=USER))
+        assert result.HasField("accepted")
+        assert not result.accepted.repeated
+
+
+@pytest.mark.parametrize("at", ["deregistered", "keys_destroyed", "cleared"])
+async def test_a_removal_goes_on_after_a_crash(world: World, at: str) -> None:
+    store = gateway_store()
+    async with world.gateway(store) as gateway:
+        business, other = await world.business(gateway), await world.business(gateway, OTHER)
+        await talk(world, business, other)
+        scope = await key_scope(store, business)
+        failpoints.configure(f"gateway.removal.{at}=error")
+        with pytest.raises(failpoints.InjectedFault):
+            await gateway.removal.remove_number(business.sender.account_id, NUMBER)
+    failpoints.configure("")
+    async with world.gateway(store) as gateway:
+        await gateway.removal.remove_number(business.sender.account_id, NUMBER)
+        assert await rows_with(store, business.sender.account_id, scope) == []
+
+
+async def test_while_the_relay_is_away_a_removal_waits_but_nobody_sends(world: World) -> None:
+    store = gateway_store()
+    async with world.gateway(store) as gateway:
+        business = await world.business(gateway)
+    async with world.gateway(store, away=True) as gateway:
+        with pytest.raises(RelayUnavailable):
+            await gateway.removal.remove_number(business.sender.account_id, NUMBER)
+        business.gateway = gateway
+        with pytest.raises(Forbidden):
+            await business.send(message("late", to=USER))
