@@ -68,6 +68,7 @@ class FakeRelay:
     refusals: deque[errors_pb2.Refusal] = field(default_factory=deque)
     received: list[mailbox_pb2.Submission] = field(default_factory=list)
     acked: list[int] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
     streams: int = 0
     uploads: int = 0
     fetches: int = 0
@@ -109,6 +110,10 @@ class FakeRelay:
         recipient = self.accounts[submission.recipient_account_id]
         given = {e.device_id: e.registration_id for e in submission.envelopes}
         known = {d.device_id: d.registration_id for d in recipient.devices.values()}
+        if submission.HasField("resend") or submission.envelopes[0].type == 8:
+            known = {device: known[device] for device in given if device in known}
+        if submission.envelopes[0].type == 8:
+            known = dict.fromkeys(known, 0)
         result.missing_device_ids.extend(sorted(known.keys() - given.keys()))
         result.extra_device_ids.extend(sorted(given.keys() - known.keys()))
         result.stale_device_ids.extend(d for d in given if d in known and given[d] != known[d])
@@ -140,6 +145,8 @@ class FakeRelay:
             recipient_device_id=device.device_id,
             type=sealed.type,
             body=sealed.body,
+            resend=submission.resend if submission.HasField("resend") else None,
+            expire_time=submission.expire_time,
         )
         if self.tamper is not None:
             self.tamper(envelope)
@@ -304,9 +311,10 @@ class FakeMailbox(mailbox_pb2_grpc.MailboxServicer):
     async def _read(self, device, request_iterator, plan, answers, ended):  # type: ignore[no-untyped-def]
         stored = 0
         async for frame in request_iterator:
-            for item_id in frame.acks.item_ids:
+            for item_id in (*frame.acks.item_ids, *frame.acks.failed_item_ids):
                 if device.items.pop(item_id, None) is not None:
                     self.relay.acked.append(item_id)
+            self.relay.failed += frame.acks.failed_item_ids
             for submission in frame.submissions.submissions:
                 if plan is not None and plan.stores is not None and stored >= plan.stores:
                     ended.set()

@@ -10,6 +10,7 @@
     │   └── AlreadyExists, VerificationFailed, DevicesChanged, Replaced,
     │       IdentityUnconfirmed, SafetyNumberMismatch
     ├── Expired              the time-to-live passed
+    ├── NotDecrypted         the recipient's device could not decrypt it, sent again or not
     ├── Busy                 a bound was reached; `retry_after` says when to come back
     ├── Unavailable          no connection, or the process is going away: come back
     │   └── DeadlineExceeded
@@ -37,6 +38,7 @@ __all__ = [
     "InvalidRequest",
     "KeyReused",
     "LetterlockError",
+    "NotDecrypted",
     "NotFound",
     "Replaced",
     "SafetyNumberMismatch",
@@ -185,6 +187,12 @@ class Expired(LetterlockError):
     reason = "EXPIRED"
 
 
+class NotDecrypted(LetterlockError):
+    """The recipient's device could not decrypt the message, however often it was sent again."""
+
+    reason = "UNDECRYPTABLE"
+
+
 class Busy(LetterlockError):
     """A rate, queue, mailbox or disk is at its bound."""
 
@@ -245,6 +253,7 @@ _BY_REASON: dict[str, type[LetterlockError]] = {
     "SAFETY_NUMBER_MISMATCH": SafetyNumberMismatch,
     "INTERNAL": ServerError,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "UNDECRYPTABLE": NotDecrypted,
 }
 
 

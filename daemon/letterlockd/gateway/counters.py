@@ -31,6 +31,14 @@ class Counters:
         "Read receipts that were not believed because the user's identity key is not confirmed."
     )
     undecryptable: int = counted("Envelopes that could not be decrypted and were set aside.")
+    asked_again: int = counted("Messages of users that their device was asked to send again.")
+    healed: int = counted("Messages of users that could not be decrypted and came again.")
+    resent: int = counted(
+        "Times that a message was sent again to a device that could not decrypt it."
+    )
+    not_healed: int = counted(
+        "Messages given up because they could not be decrypted, in either direction."
+    )
     malformed_items: int = counted("Items from the relay that broke the contract and were dropped.")
     unknown_accounts: int = counted(
         "Envelopes for an account that is not, or not any more, a business number here."

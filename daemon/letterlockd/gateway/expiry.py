@@ -3,6 +3,7 @@
     outbox row due   ──▶ EXPIRED, unless the relay has it and will answer
     held row due     ──▶ EXPIRED, unless it is being released
     message row due  ──▶ EXPIRED if it was never delivered; then deleted
+    asked row due    ──▶ the business hears that the message has not come again; then deleted
 
 `KEPT` are the tables that the sweeper leaves to this module.
 """
@@ -14,18 +15,22 @@ import asyncio
 from letterlock.v1 import errors_pb2, messaging_pb2
 
 from letterlockd.clock import Clock
+from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.held import HELD_VERSION, Held
+from letterlockd.gateway.inbox import Inbox
 from letterlockd.gateway.outbox import OutboxRow
 from letterlockd.gateway.progress import Advance, Progress
 from letterlockd.gateway.sending import Sending
-from letterlockd.gateway.tables import HELD, MESSAGES, OUTBOX
-from letterlockd.model.ids import ConversationId, MessageId
-from letterlockd.records.v1.gateway_pb2 import MessageRecord, OutboxRecord
+from letterlockd.gateway.tables import ASKED, HELD, MESSAGES, OUTBOX, account_of, pseudonym_part
+from letterlockd.model.ids import CONVERSATION_BYTES, ConversationId, MessageId
+from letterlockd.records.v1.gateway_pb2 import AskedRecord, MessageRecord, OutboxRecord
+from letterlockd.records.v1.inbox_pb2 import StoredEvent, StoredUndecryptable
+from letterlockd.sealing.keyring import DAY_MS
 from letterlockd.store.port import Check, Delete, Record, Store, StoreFull
 
 __all__ = ["KEPT", "Expiry"]
 
-KEPT = frozenset({OUTBOX, MESSAGES, HELD})
+KEPT = frozenset({OUTBOX, MESSAGES, HELD, ASKED})
 
 _MAX_DUE = 4_096
 """More than can be at the relay, so that rows which wait for its answer do not hide others."""
@@ -45,7 +50,9 @@ class Expiry:
         sending: Sending,
         progress: Progress,
         held: Held,
+        inbox: Inbox,
         clock: Clock,
+        counters: Counters,
         *,
         seconds: float,
     ) -> None:
@@ -53,7 +60,9 @@ class Expiry:
         self._sending = sending
         self._progress = progress
         self._held = held
+        self._inbox = inbox
         self._clock = clock
+        self._counters = counters
         self._seconds = seconds
 
     async def run(self) -> None:
@@ -72,6 +81,36 @@ class Expiry:
             await self._expire_held(key, OutboxRecord.FromString(record.value))
         while await self._bury(now_ms):
             pass
+        for key, record in await self._store.due(ASKED, now_ms, limit=_MAX_DUE):
+            await self._give_up(key, record, now_ms)
+
+    async def _give_up(self, key: bytes, row: Record, now_ms: int) -> None:
+        """Tell that a message has not come again, for the day after its retention at most."""
+        asked = AskedRecord.FromString(row.value)
+        conversation = ConversationId(key[:CONVERSATION_BYTES])
+        lost = StoredUndecryptable(
+            device_id=asked.device_id,
+            message_id=key[CONVERSATION_BYTES:],
+            reason=messaging_pb2.UndecryptableMessage.REASON_NOT_RESENT,
+        )
+        event = StoredEvent(
+            time_ms=now_ms, pseudonym=pseudonym_part(conversation), undecryptable=lost
+        )
+        account = account_of(conversation)
+        staged = self._inbox.stage(account, [event], expires_at_ms=now_ms + DAY_MS)
+        still_asked = Check(ASKED, key, row.version)
+        try:
+            (outcome,) = await self._store.commit(
+                [[still_asked, Delete(ASKED, key), *staged.changes]]
+            )
+        except StoreFull:
+            staged.aborted()  # the next look tries again
+            return
+        if outcome is not None:
+            staged.aborted()  # it came in the last moment
+            return
+        staged.committed()
+        self._counters.not_healed += 1
 
     async def _expire_held(self, key: bytes, record: OutboxRecord) -> None:
         news = _expired(record.message_id, record.conversation, messaging_pb2.HOP_GATEWAY)

@@ -122,7 +122,7 @@ class Handover:
             event.identity_change.user_id = user_id
             event.identity_change.held = stored.identity_change.held
         else:
-            _fill_undecryptable(event.undecryptable, user_id, stored.undecryptable.device_id)
+            _fill_undecryptable(event.undecryptable, user_id, stored.undecryptable)
 
     def _fill_message(
         self,
@@ -138,13 +138,19 @@ class Handover:
             number = _opened_number(day_key, inbound.sealed_number, context)
         except (SealBroken, DecodeError):
             self.counts.broken += 1
-            _fill_undecryptable(event.undecryptable, user_id, inbound.device_id)
+            unreadable = inbox_pb2.StoredUndecryptable(
+                device_id=inbound.device_id,
+                message_id=inbound.message_id,
+                reason=messaging_pb2.UndecryptableMessage.REASON_GATEWAY,
+            )
+            _fill_undecryptable(event.undecryptable, user_id, unreadable)
             return
         message = event.message
         message.user_id = user_id
         message.phone_number = number
         message.device_id = inbound.device_id
-        message.message_id = inbound.message_id.hex()
+        message.message_id = payload.message_id.hex()
+        message.resent = payload.message_id != inbound.message_id
         message.identity_unconfirmed = inbound.identity_unconfirmed
         message.content.CopyFrom(payload.content)
         if payload.HasField("sent_time"):
@@ -156,10 +162,15 @@ def _opened_number(day_key: DayKey, sealed: bytes, context: bytes) -> str:
 
 
 def _fill_undecryptable(
-    lost: messaging_pb2.UndecryptableMessage, user_id: str, device_id: int
+    lost: messaging_pb2.UndecryptableMessage,
+    user_id: str,
+    stored: inbox_pb2.StoredUndecryptable,
 ) -> None:
     lost.user_id = user_id
-    lost.device_id = device_id
+    lost.device_id = stored.device_id
+    lost.message_id = stored.message_id.hex()
+    lost.reason = stored.reason
+    lost.resend_requested = stored.resend_requested
 
 
 def _fill_status(

@@ -21,7 +21,9 @@ from letterlockd.clock import Clock
 from letterlockd.errors import LetterlockError
 from letterlockd.gateway.contacts import Contact, Contacts
 from letterlockd.gateway.counters import Counters
-from letterlockd.gateway.incoming import IncomingWork
+from letterlockd.gateway.decryption_errors import PLAINTEXT
+from letterlockd.gateway.healing import Healing, ReportedWork
+from letterlockd.gateway.incoming import IncomingWork, Mending
 from letterlockd.gateway.numbers import Number, NumberBook, SenderLookup
 from letterlockd.gateway.progress import Advance, Progress
 from letterlockd.gateway.tables import SEEN, seen_key
@@ -58,6 +60,9 @@ _RECEIPTS: dict[
 _Place = tuple[int, int]
 """Item id and stream number."""
 
+_Found = tuple[bytes, IncomingWork | ReportedWork, _Place]
+"""A work, the key under which it is seen once, and what to acknowledge."""
+
 
 class Inbound:
     """Items of this gateway's mailbox. `acknowledge`: tells the relay, per stream."""
@@ -73,9 +78,11 @@ class Inbound:
         clock: Clock,
         counters: Counters,
         senders: SenderLookup,
-        put: Callable[[IncomingWork], None],
-        acknowledge: Callable[[list[int], int], None],
+        put: Callable[[IncomingWork | ReportedWork], None],
+        acknowledge: Callable[[list[int], int, list[int]], None],
         keys_used: Callable[[AccountId, int, int], None],
+        mending: Mending,
+        healing: Healing,
     ) -> None:
         self._store = store
         self._keyring = keyring
@@ -88,9 +95,12 @@ class Inbound:
         self._put = put
         self._acknowledge = acknowledge
         self._keys_used = keys_used
+        self._mending = mending
+        self._healing = healing
         self._arrived: deque[tuple[mailbox_pb2.Item, int]] = deque()
-        self._in_hand: dict[bytes, IncomingWork] = {}
+        self._in_hand: dict[bytes, IncomingWork | ReportedWork] = {}
         self._safe: list[_Place] = []
+        self._failed: list[_Place] = []
         self._news = asyncio.Event()
 
     def delivered(self, items: Sequence[mailbox_pb2.Item], epoch: int) -> None:
@@ -119,9 +129,7 @@ class Inbound:
                 works.append(work)
         await self._enter(works)
 
-    async def _insist(
-        self, item: mailbox_pb2.Item, epoch: int
-    ) -> tuple[bytes, IncomingWork, _Place] | None:
+    async def _insist(self, item: mailbox_pb2.Item, epoch: int) -> _Found | None:
         """As `_work_of`. While the disk is too full for a new day key, nothing more is taken."""
         while True:
             try:
@@ -129,9 +137,7 @@ class Inbound:
             except StoreFull:
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _work_of(
-        self, item: mailbox_pb2.Item, epoch: int
-    ) -> tuple[bytes, IncomingWork, _Place] | None:
+    async def _work_of(self, item: mailbox_pb2.Item, epoch: int) -> _Found | None:
         """The work of an envelope; None when it is none, which is acknowledged at once."""
         place = (item.item_id, epoch)
         envelope = item.envelope
@@ -148,6 +154,12 @@ class Inbound:
         user = AccountId(envelope.sender_account_id)
         seen = seen_key(account, user, MessageId(envelope.message_id))
         expire_ms = self._clock.now_ms() + sender.retention_ms
+        if envelope.type == PLAINTEXT:
+            reported = await self._healing.work_of(number, envelope, seen, expire_ms)
+            if reported is None:
+                self._is_safe(place)
+                return None
+            return seen, reported, place
         pseudonym = number.pseudonym(user)
         work = IncomingWork(
             number,
@@ -159,6 +171,7 @@ class Inbound:
             contact=self._contact(number, envelope, expire_ms),
             counters=self._counters,
             used=self._keys_used,
+            mending=self._mending,
         )
         return seen, work, place
 
@@ -174,7 +187,7 @@ class Inbound:
         user = AccountId(envelope.sender_account_id)
         return self._contacts.learn(number, phone_number, number.pseudonym(user), until_ms)
 
-    async def _enter(self, found: Sequence[tuple[bytes, IncomingWork, _Place]]) -> None:
+    async def _enter(self, found: Sequence[_Found]) -> None:
         rows = await self._store.get_many(SEEN, [seen for seen, _, _ in found]) if found else []
         for (seen, work, place), row in zip(found, rows, strict=True):
             earlier = self._in_hand.get(seen)
@@ -204,20 +217,25 @@ class Inbound:
         self._progress.record(advances, (), lambda: self._is_safe(place))
 
     def _done(self, seen: bytes, place: _Place) -> None:
-        del self._in_hand[seen]
-        self._is_safe(place)
+        work = self._in_hand.pop(seen)
+        self._is_safe(place, failed=work.undecrypted)
 
-    def _is_safe(self, place: _Place) -> None:
-        self._safe.append(place)
+    def _is_safe(self, place: _Place, *, failed: bool = False) -> None:
+        (self._failed if failed else self._safe).append(place)
         self._news.set()
 
     def _acknowledge_safe(self) -> None:
-        if not self._safe:
+        if not self._safe and not self._failed:
             return
         safe, self._safe = self._safe, []
-        for epoch in sorted({epoch for _, epoch in safe}):
-            self._acknowledge([item_id for item_id, of in safe if of == epoch], epoch)
+        failed, self._failed = self._failed, []
+        for epoch in sorted({epoch for _, epoch in (*safe, *failed)}):
+            self._acknowledge(_of(epoch, safe), epoch, _of(epoch, failed))
         failpoints.hit("gateway.inbound.after_ack")
+
+
+def _of(epoch: int, places: Sequence[_Place]) -> list[int]:
+    return [item_id for item_id, of in places if of == epoch]
 
 
 def _is_sound(envelope: mailbox_pb2.Envelope) -> bool:

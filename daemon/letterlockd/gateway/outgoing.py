@@ -326,10 +326,14 @@ def submission(
     recipient: AccountId,
     expire_ms: int,
     envelopes: Sequence[bytes],
+    resend: mailbox_pb2.Resend | None = None,
 ) -> bytes:
-    """A serialised Submission around serialised DeviceEnvelopes."""
+    """A serialised Submission around serialised DeviceEnvelopes. With `resend`, `message_id` names
+    the submission alone."""
     parts = [_MESSAGE_ID_TAG, message_id, _SENDER_TAG, sender, _RECIPIENT_TAG, recipient]
     parts.append(_terms(expire_ms))
+    if resend is not None:
+        parts.append(mailbox_pb2.Submission(resend=resend).SerializeToString())
     for envelope in envelopes:  # appended as they are: the fields of a message may be concatenated
         parts += (_ENVELOPE_TAG, varint(len(envelope)), envelope)
     return b"".join(parts)

@@ -52,12 +52,18 @@ neither content nor number."""
 
 class Advance(NamedTuple):
     """News: `message_id` has come to `status`. `within`: the account, or the conversation, that
-    the message must belong to; news about another's message change nothing."""
+    the message must belong to; news about another's message change nothing. `payload`: kept,
+    sealed, while the message is SENT. `resent`: to which device it was sent again, how often."""
 
     message_id: MessageId
     status: Status
     within: AccountId | ConversationId
     failure: api.Failure | None = None
+    payload: bytes = b""
+    resent: records.Resent | None = None
+
+    def __repr__(self) -> str:
+        return f"Advance({self.message_id.hex()}, {self.status})"
 
 
 @dataclass(slots=True)
@@ -256,6 +262,8 @@ class Progress:
             record, expires_at_ms = message.written
             value = record.SerializeToString()
             batch.operations.append(Put(MESSAGES, message_id, value, expires_at_ms))
+            if record.status == message.was:
+                continue
             conversation = ConversationId(record.conversation)
             account, pseudonym = account_of(conversation), pseudonym_part(conversation)
             if (told := events.get(account)) is None:
@@ -285,13 +293,25 @@ def _ids_of(groups: Iterable[_Group]) -> set[MessageId]:
 def _move(record: records.MessageRecord, news: Advance, now_ms: int) -> bool:
     if not record.conversation.startswith(news.within):
         return False
+    if news.resent is not None:
+        _note_resent(record, news.resent)
     if advance(record.status, news.status) == record.status:
-        return False
+        return news.resent is not None
     record.status = news.status
     record.update_ms = now_ms
+    # Somebody may still have to ask for it again; from DELIVERED on nobody will.
+    record.sealed_payload = news.payload if news.status == api.MESSAGE_STATUS_SENT else b""
     if news.failure is not None:
         record.failure.CopyFrom(news.failure)
     return True
+
+
+def _note_resent(record: records.MessageRecord, resent: records.Resent) -> None:
+    for known in record.resent:
+        if known.device_id == resent.device_id:
+            known.attempts = max(known.attempts, resent.attempts)
+            return
+    record.resent.append(resent)
 
 
 def _fill_event(

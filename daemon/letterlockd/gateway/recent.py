@@ -21,7 +21,10 @@ from letterlockd.records.v1.gateway_pb2 import MessageRecord
 __all__ = ["Recent", "Written"]
 
 _MAX_KEPT = 8_192
-"""Some 8 MB; four times what may be unanswered at the relay."""
+"""Some 8 MB, at most 20; four times what may be unanswered at the relay."""
+
+_MAX_PAYLOAD = 2_048
+"""A record with a larger payload is read back from the store when there is news."""
 
 _EXPECTING = frozenset({api.MESSAGE_STATUS_ACCEPTED, api.MESSAGE_STATUS_SENT})
 """Statuses that soon change. After DELIVERED a user may take days to read."""
@@ -43,7 +46,8 @@ class Recent:
 
     def keep(self, message_id: MessageId, written: Written) -> None:
         """This is durable, and nobody changes `written.record` any more."""
-        if written.record.status in _EXPECTING:
+        record = written.record
+        if record.status in _EXPECTING and len(record.sealed_payload) <= _MAX_PAYLOAD:
             self._kept[message_id] = written
             if len(self._kept) > self._bound:
                 self._kept.popitem(last=False)

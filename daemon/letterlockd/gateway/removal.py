@@ -18,7 +18,9 @@ from letterlockd import failpoints
 from letterlockd.gateway.inbox_rows import INBOX
 from letterlockd.gateway.numbers import NumberBook
 from letterlockd.gateway.tables import (
+    ASKED,
     CONVERSATIONS,
+    HELD,
     IDEMPOTENCY,
     LAST_RESORT_USES,
     LOOKUPS,
@@ -37,7 +39,7 @@ from letterlockd.store.port import Delete, Record, Store, Table
 
 __all__ = ["Deregistration", "Removal"]
 
-_OF_ACCOUNT = (CONVERSATIONS, LOOKUPS, IDEMPOTENCY, SEEN, LAST_RESORT_USES, INBOX)
+_OF_ACCOUNT = (CONVERSATIONS, LOOKUPS, IDEMPOTENCY, SEEN, ASKED, HELD, LAST_RESORT_USES, INBOX)
 """Tables whose keys begin with the account."""
 
 _STEP = 500

@@ -1,4 +1,5 @@
-"""Device-list repair: the relay says that a message was encrypted for the wrong devices.
+"""Device-list repair: the relay says that a message was encrypted for the wrong devices, or a
+device without a session reported a message (see `healing`).
 
     DEVICES_CHANGED ──▶ case of the conversation ──fetch bundles──▶ turn: drop, establish, encrypt
                                                                     again ──▶ offered again
@@ -22,6 +23,7 @@ from letterlockd.errors import LetterlockError
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.draft import Draft, Work
 from letterlockd.gateway.first_contacts import BundleSource
+from letterlockd.gateway.healing import ReportedWork
 from letterlockd.gateway.held import Held
 from letterlockd.gateway.numbers import Number, NumberBook
 from letterlockd.gateway.outbox import Outbox, OutboxRow
@@ -48,6 +50,7 @@ class _Case:
 
     user: AccountId
     rows: list[OutboxRow] = field(default_factory=list)
+    reports: list[ReportedWork] = field(default_factory=list)
     wanted: set[int] = field(default_factory=set)
     extra: set[int] = field(default_factory=set)
     bundles: keys_pb2.AccountBundles | None = None
@@ -114,10 +117,13 @@ class RepairWork(Work):
         if self._extra:
             task.steps.add().drop_devices.device_ids.extend(self._extra)
         if self._bundles is not None:
-            establish(task.steps.add().establish, self._bundles, complete=self._anew)
+            opening = task.steps.add().establish
+            establish(opening, self._bundles, complete=self._anew)
+            opening.same_identity = self._row.record.attempt > 0
         step = task.steps.add().encrypt
         step.sealed_payload = self._row.record.sealed_payload
         step.content_context = self.conversation + self._row.record.message_id
+        step.only_device = self._row.record.only_device
         return len(task.steps) - before
 
     def settle(self, results: Sequence[jobs.StepResult], draft: Draft) -> None:
@@ -126,7 +132,7 @@ class RepairWork(Work):
         for result in results:
             if result.established.identity_changed:
                 draft.tell_identity_change(self._row.record.expire_ms)
-        if results[-1].failure.name == "IdentityUnconfirmed":
+        if results[-1].failure.name == "IdentityUnconfirmed" and not self._row.record.attempt:
             self._settle_unconfirmed(draft)
             return
         if any(result.HasField("failure") for result in results):
@@ -135,12 +141,16 @@ class RepairWork(Work):
             return
         record = OutboxRecord()
         record.CopyFrom(self._row.record)
+        resend = None
+        if record.attempt:
+            resend = mailbox_pb2.Resend(message_id=record.message_id, attempt=record.attempt)
         record.submission = submission(
-            MessageId(record.message_id),
+            MessageId(record.submission_id or record.message_id),
             self.number.account,
             draft.user,
             record.expire_ms,
             results[-1].encrypted.envelopes,
+            resend,
         )
         record.repairs += 1
         record.generation = self._generation
@@ -200,7 +210,7 @@ class Repair:
         keyring: Keyring,
         outbox: Outbox,
         held: Held,
-        put: Callable[[RepairWork], None],
+        put: Callable[[RepairWork | ReportedWork], None],
         counters: Counters,
     ) -> None:
         self._source = source
@@ -244,6 +254,14 @@ class Repair:
         case.anew = True
         self._news.set()
 
+    def introduce(self, work: ReportedWork) -> None:
+        """A device that reported a message has no session now."""
+        if work.user is not None:
+            case = self._cases.setdefault(work.conversation, _Case(work.user))
+            case.reports.append(work)
+            case.wanted.add(work.device)
+            self._news.set()
+
     async def run(self) -> None:
         """Repair until cancelled."""
         while True:
@@ -283,15 +301,20 @@ class Repair:
         unknown = errors_pb2.ERROR_REASON_UNKNOWN_RECIPIENT
         self._sending.fail(case.rows, failure(messaging_pb2.HOP_RELAY, unknown))
         case.rows = []
+        for work in case.reports:
+            work.give_up()
+            self._put(work)
+        case.reports = []
 
     def _come_again(self, conversation: ConversationId, case: _Case) -> None:
         """A rate limit: ask with the next round that comes, at the earliest after a pause."""
-        waiting = _Case(case.user, case.rows, case.wanted, case.extra, anew=case.anew)
-        case.rows = []
+        waiting = _Case(case.user, case.rows, case.reports, case.wanted, case.extra, anew=case.anew)
+        case.rows, case.reports = [], []
 
         def again() -> None:
             later = self._cases.setdefault(conversation, _Case(waiting.user))
             later.rows[:0] = waiting.rows
+            later.reports[:0] = waiting.reports
             later.wanted |= waiting.wanted
             later.extra |= waiting.extra
             later.anew |= waiting.anew
@@ -301,8 +324,16 @@ class Repair:
 
     async def _begin(self, conversation: ConversationId, case: _Case) -> None:
         number = await self._numbers.get(account_of(conversation))
-        if number is None or not case.rows:
+        if number is None:
             return
+        if case.rows:
+            await self._repair(number, conversation, case)
+        for work in case.reports:
+            work.introduce(case.bundles)
+            self._put(work)
+            case.bundles = None
+
+    async def _repair(self, number: Number, conversation: ConversationId, case: _Case) -> None:
         self._counters.repairs += 1
         self._repaired_before[conversation] = self._outbox.next_sequence
         self._repaired_before.move_to_end(conversation)
@@ -327,4 +358,5 @@ class Repair:
                     generation=self._outbox.generation,
                 )
             )
-            bundles, extra = None, []
+            case.bundles = bundles = None
+            extra = []

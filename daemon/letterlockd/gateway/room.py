@@ -25,10 +25,12 @@ from letterlockd.gateway.contacts import Contacts
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.expiry import Expiry
 from letterlockd.gateway.first_contacts import FirstContacts
+from letterlockd.gateway.healing import Healing
 from letterlockd.gateway.held import Held
 from letterlockd.gateway.identities import Identities
 from letterlockd.gateway.inbound import Inbound
 from letterlockd.gateway.inbox import Inbox
+from letterlockd.gateway.incoming import Mending
 from letterlockd.gateway.lanes import Desk, Lanes
 from letterlockd.gateway.numbers import NumberBook, SenderLookup
 from letterlockd.gateway.outbound import Outbound
@@ -36,6 +38,7 @@ from letterlockd.gateway.outbox import Outbox
 from letterlockd.gateway.prekeys import PreKeyStock
 from letterlockd.gateway.progress import Progress
 from letterlockd.gateway.removal import Removal
+from letterlockd.gateway.renewals import Renewals
 from letterlockd.gateway.repair import Repair
 from letterlockd.gateway.rotation import Rotation, Schedule
 from letterlockd.gateway.rounds import Pool
@@ -168,6 +171,18 @@ class Gateway:
             renew=self._repair.renew,
         )
         self._repair.connect(self.sending)
+        renewals = Renewals(clock)
+        self._healing = Healing(
+            store=store,
+            keyring=keyring,
+            outbox=outbox,
+            renewals=renewals,
+            clock=clock,
+            random=random,
+            counters=counters,
+            put=self.lanes.put,
+            fetch=self._repair.introduce,
+        )
         self.inbound = Inbound(
             store=store,
             keyring=keyring,
@@ -180,6 +195,8 @@ class Gateway:
             put=self.lanes.put,
             acknowledge=self.uplink.acknowledge,
             keys_used=self.pre_keys.used,
+            mending=Mending(outbox, renewals, random),
+            healing=self._healing,
         )
         self.removal = Removal(
             store=store,
@@ -189,7 +206,14 @@ class Gateway:
             in_hand=self.outbound.holds,
         )
         self.expiry = Expiry(
-            store, self.sending, self.progress, held, clock, seconds=settings.expiry_seconds
+            store,
+            self.sending,
+            self.progress,
+            held,
+            inbox,
+            clock,
+            counters,
+            seconds=settings.expiry_seconds,
         )
 
     @classmethod
@@ -258,6 +282,7 @@ class Gateway:
             self.inbound.run(),
             self.sending.run(),
             self._repair.run(),
+            self._healing.run(),
             self._first_contacts.run(),
             self.lanes.run(),
             self.progress.run(),

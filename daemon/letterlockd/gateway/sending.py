@@ -54,6 +54,7 @@ _RETRYABLE = frozenset(
         errors_pb2.ERROR_REASON_MAILBOX_FULL,
         errors_pb2.ERROR_REASON_DEVICES_CHANGED,
         errors_pb2.ERROR_REASON_IDENTITY_UNCONFIRMED,
+        errors_pb2.ERROR_REASON_UNDECRYPTABLE,
     }
 )
 
@@ -169,10 +170,13 @@ class Sending:
         self._at_relay.add(row.sequence)
         record = row.record
         account = account_of(ConversationId(record.conversation))
-        self._uplink.offer(row.sequence, account, record.message_id, record.submission)
+        submission_id = record.submission_id or record.message_id
+        self._uplink.offer(row.sequence, account, submission_id, record.submission)
 
     def _refused(self, row: OutboxRow, result: mailbox_pb2.SubmissionResult) -> _News | None:
         reason = result.refused.reason
+        if row.record.only_device in result.extra_device_ids:
+            return row, _SENT, None  # nobody is there any more to send it to once more
         if reason == errors_pb2.ERROR_REASON_DEVICES_CHANGED and row.record.repairs < _MAX_REPAIRS:
             self._repair(row, result)
             return None
@@ -203,6 +207,7 @@ class Sending:
                 status,
                 ConversationId(row.record.conversation),
                 why,
+                row.record.sealed_payload,
             )
             for row, status, why in news
         ]

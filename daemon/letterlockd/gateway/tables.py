@@ -10,6 +10,7 @@
     17 idempotency       account (16), tag of the caller's key (32) → IdempotencyRecord; expires
     18 outbox            be64 → OutboxRecord; expires
     20 seen              account (16), sender (16), message id (16) → nothing; expires
+    21 asked             account (16), pseudonym (16), message id (16) → AskedRecord; expires
     24 held              conversation (32), be64 → OutboxRecord without a submission; expires
 
 The inbox (19) has its own module. Tags are keyed hashes (`Keys`): the store cannot be searched
@@ -22,6 +23,7 @@ from letterlockd.model.ids import AccountId, ConversationId, MessageId
 from letterlockd.store.port import Table
 
 __all__ = [
+    "ASKED",
     "CONVERSATIONS",
     "HELD",
     "IDEMPOTENCY",
@@ -34,6 +36,7 @@ __all__ = [
     "SEEN",
     "TABLES",
     "account_of",
+    "asked_key",
     "held_key",
     "join_conversation",
     "outbox_key",
@@ -53,6 +56,7 @@ MESSAGES = Table("messages", 16, expires=True)
 IDEMPOTENCY = Table("idempotency", 17, expires=True)
 OUTBOX = Table("outbox", 18, expires=True)
 SEEN = Table("seen", 20, expires=True)
+ASKED = Table("asked", 21, expires=True)
 HELD = Table("held", 24, expires=True)
 
 TABLES = (
@@ -65,6 +69,7 @@ TABLES = (
     IDEMPOTENCY,
     OUTBOX,
     SEEN,
+    ASKED,
     HELD,
 )
 """Every table of the core."""
@@ -91,6 +96,11 @@ def outbox_key(sequence: int) -> bytes:
 def seen_key(account: AccountId, sender: AccountId, message: MessageId) -> bytes:
     """SEEN: a message of a user that was worked already."""
     return account + sender + message
+
+
+def asked_key(conversation: ConversationId, message: MessageId) -> bytes:
+    """ASKED: a message of a user that could not be decrypted and is to come again."""
+    return conversation + message
 
 
 def held_key(conversation: ConversationId, sequence: int) -> bytes:

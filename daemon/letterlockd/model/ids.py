@@ -25,6 +25,7 @@ MessageId = NewType("MessageId", bytes)
 """A message: 16 bytes, a UUID version 7, so that consecutive messages lie together on disk."""
 
 ID_BYTES = 16
+CONVERSATION_BYTES = 2 * ID_BYTES
 
 
 def new_account_id(random: Callable[[int], bytes]) -> AccountId:

@@ -11,7 +11,7 @@ are the owner's too: it offers only as many as it may have open.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
@@ -61,6 +61,7 @@ class Flight(Generic[T]):
         self._waiting: deque[_Open[T]] = deque()
         self._in_flight: dict[_Name, _Open[T]] = {}
         self._acks: deque[int] = deque()
+        self._failed: deque[int] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._in_flight)
@@ -69,15 +70,17 @@ class Flight(Generic[T]):
         """Send this serialised Submission after those that wait."""
         self._waiting.append(_Open(tag, submission, (account, message_id)))
 
-    def acknowledge(self, item_ids: list[int]) -> None:
-        """Tell the relay that these items of the present stream are safe."""
+    def acknowledge(self, item_ids: Sequence[int], failed: Sequence[int] = ()) -> None:
+        """Tell the relay that these items of the present stream are safe, or were not decrypted."""
         self._acks.extend(item_ids)
+        self._failed.extend(failed)
 
     def lost(self) -> None:
         """The stream ended: what was not answered is said again first, acks are void."""
         self._waiting.extendleft(reversed(self._in_flight.values()))
         self._in_flight.clear()
         self._acks.clear()
+        self._failed.clear()
 
     def withdraw(self, tags: set[T]) -> None:
         """Forget submissions; an answer that still comes for one is ignored."""
@@ -87,10 +90,11 @@ class Flight(Generic[T]):
     def next_frame(self) -> bytes | None:
         """The next ConnectRequest to write, serialised, acks before submissions; None: nothing to
         say."""
-        if self._acks:
-            count = min(len(self._acks), MAX_ACKS)
-            ids = [self._acks.popleft() for _ in range(count)]
-            return wire.ConnectRequest(acks=wire.Acks(item_ids=ids)).SerializeToString()
+        if self._acks or self._failed:
+            ids = _taken(self._acks, MAX_ACKS)
+            failed = _taken(self._failed, MAX_ACKS - len(ids))
+            acks = wire.Acks(item_ids=ids, failed_item_ids=failed)
+            return wire.ConnectRequest(acks=acks).SerializeToString()
         if not self._waiting:
             return None
         return self._submissions_frame()
@@ -119,3 +123,7 @@ class Flight(Generic[T]):
             if entry is not None:
                 matched.append(Answered(entry.tag, result))
         return matched
+
+
+def _taken(ids: deque[int], limit: int) -> list[int]:
+    return [ids.popleft() for _ in range(min(len(ids), limit))]

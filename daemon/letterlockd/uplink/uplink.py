@@ -86,10 +86,11 @@ class Uplink(Generic[T]):
         self.flight.offer(tag, account, message_id, submission)
         self._something_to_say.set()
 
-    def acknowledge(self, item_ids: list[int], epoch: int) -> None:
-        """Acknowledge items; those of an earlier stream come again and are known then."""
+    def acknowledge(self, item_ids: Sequence[int], epoch: int, failed: Sequence[int] = ()) -> None:
+        """Acknowledge items, and those that were not decrypted. Items of an earlier stream come
+        again and are known then."""
         if epoch == self._epoch and self._connected:
-            self.flight.acknowledge(item_ids)
+            self.flight.acknowledge(item_ids, failed)
             self._something_to_say.set()
 
     async def run(self, traffic: Traffic[T]) -> None:

@@ -15,6 +15,7 @@ from letterlockd.model.ids import AccountId, ratchet_name
 from letterlockd.records.v1 import conversation_pb2, jobs_pb2
 from letterlockd.workers import identity, steps
 from letterlockd.workers.conversation import Conversation
+from letterlockd.workers.healing import complain, renew
 from letterlockd.workers.keymaking import make_keys
 from letterlockd.workers.sealed import (
     ContentSeal,
@@ -102,6 +103,8 @@ def _try_step(
         _fail(outcome, type(refusal).__name__)
     except RatchetError as refusal:
         _fail(outcome, type(refusal).__name__, step.decrypt.device_id)
+        if step.HasField("decrypt"):
+            complain(conversation, step.decrypt, refusal, setting.now_ms, outcome.failure)
     except (Unreadable, CorruptRecord):
         _fail(outcome, "CorruptRecord", step.decrypt.device_id)
 
@@ -127,6 +130,8 @@ def _do_step(
         identity.check_identity(conversation, step.check_identity, task, own, outcome)
     elif kind == "confirm_identity":
         identity.confirm_identity(conversation, step.confirm_identity, outcome)
+    elif kind == "renew":
+        renew(conversation, step.renew, outcome)
     else:
         raise ValueError("step of no kind")
 

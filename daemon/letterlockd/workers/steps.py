@@ -89,10 +89,13 @@ def establish(
     setting: Setting,
     outcome: jobs_pb2.StepResult,
 ) -> None:
-    """Open a session with each bundle's device. Raises `AtDevice` or `BadBundle`."""
+    """Open a session with each bundle's device. Raises `AtDevice`, `BadBundle`, or
+    `UntrustedIdentity` where the known identity key is asked for and it is another one."""
     if not step.bundles:
         raise BadBundle
     same = conversation.identity_key in (None, step.identity_key)
+    if step.same_identity and not same:
+        raise UntrustedIdentity("another identity key than the known one")
     opened: dict[int, SessionRecord] = {}
     for data in step.bundles:
         bundle = _parse_bundle(data, step.identity_key)
@@ -125,8 +128,8 @@ def encrypt(
     setting: Setting,
     outcome: jobs_pb2.StepResult,
 ) -> None:
-    """Encrypt for every device. Raises `SessionNotFound` when there is none to send with, and
-    `IdentityUnconfirmed`."""
+    """Encrypt for every device, or only one. Raises `SessionNotFound` when there is none to send
+    with, and `IdentityUnconfirmed`."""
     if (
         conversation.identity_unconfirmed
         and step.confirmed_identity_key != conversation.identity_key
@@ -139,7 +142,7 @@ def encrypt(
         payload, keep = step.payload, bool(context)
     following: list[tuple[int, SessionRecord]] = []
     envelopes: list[bytes] = []
-    for device in conversation.devices:
+    for device in [step.only_device] if step.only_device else conversation.devices:
         before = conversation.sessions(device)
         if not _may_send(conversation, device, before, setting):
             continue  # the relay will name the device as missing, and its bundle is fetched

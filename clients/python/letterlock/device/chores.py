@@ -1,5 +1,6 @@
-"""What a device does beside sending and receiving: mends submissions for changed device lists, and
-keeps its pre-keys in the directory topped up and, the signed ones, young.
+"""What a device does beside sending and receiving: mends submissions for changed device lists,
+sends again what could not be decrypted, and keeps its pre-keys in the directory topped up and, the
+signed ones, young.
 
 Runs as one task beside the mailbox stream. Everything it lets out was committed first.
 """
@@ -13,13 +14,22 @@ from collections.abc import Callable
 
 from tripleratchet import IdentityKeyPair, Random
 
-from letterlock.device.events import DeviceEvent, IdentityChanged
+from letterlock.device.events import DeviceEvent, IdentityChanged, SendRefused
+from letterlock.device.healing import MAX_ATTEMPTS, Report
 from letterlock.device.keys import make_keys
 from letterlock.device.mailbox import Mailbox
 from letterlock.device.outbox import Waiting
 from letterlock.device.relay import Relay
 from letterlock.device.state import DeviceState
-from letterlock.errors import DevicesChanged, LetterlockError
+from letterlock.errors import (
+    BadPreKeys,
+    Busy,
+    DeviceError,
+    DevicesChanged,
+    LetterlockError,
+    NotDecrypted,
+    Unavailable,
+)
 from letterlock.relay.v1 import keys_pb2, mailbox_pb2
 
 MAX_REPAIRS = 3
@@ -55,12 +65,18 @@ class Chores:
         self._random = random
         self._now_ms = now_ms
         self._repairs: deque[mailbox_pb2.SubmissionResult] = deque()  # at most the outbox
+        self._reports: deque[tuple[Report, int]] = deque()  # at most the relay's window
         self._checked_at_uses: int | None = None
         self._wake = asyncio.Event()
 
     def repair(self, result: mailbox_pb2.SubmissionResult) -> None:
         """The relay says DEVICES_CHANGED to a submission."""
         self._repairs.append(result)
+        self._wake.set()
+
+    def reported(self, report: Report, item_id: int) -> None:
+        """A device could not decrypt a message; the item stays at the relay until that is done."""
+        self._reports.append((report, item_id))
         self._wake.set()
 
     def keys_used(self) -> None:
@@ -74,6 +90,8 @@ class Chores:
             self._wake.clear()
             while self._repairs:
                 await self._mend(mailbox, self._repairs.popleft())
+            while self._reports:
+                await self._heal(mailbox, *self._reports.popleft())
             if self._is_top_up_due or self._is_rotation_due:
                 await self._keep_keys()
             try:
@@ -94,6 +112,9 @@ class Chores:
         entry = self._state.outbox.get(result.message_id)
         if entry is None:
             return
+        if entry.is_healing and result.extra_device_ids:
+            self._settle(result.message_id, None)  # the device is gone: nobody is to be told
+            return
         try:
             changed = await self._encrypt_again(entry, result)
         except LetterlockError as error:
@@ -113,6 +134,8 @@ class Chores:
         if wanted:
             target = keys_pb2.BundleTarget(account_id=account_id, device_ids=wanted)
             bundles = await self._relay.fetch_bundles(target)
+            if entry.is_healing:
+                _check_identity(self._state, bundles)
         async with self._state.turn():
             submission, changed = self._state.repaired(
                 entry.submission, entry.plaintext, result, bundles, self._now_ms()
@@ -122,6 +145,50 @@ class Chores:
             self._state.outbox.replace(entry, submission)
         entry.is_durable = True
         return changed
+
+    async def _heal(self, mailbox: Mailbox, report: Report, item_id: int) -> None:
+        """Act on a report. What cannot be done now stays at the relay, for the next stream."""
+        entry = None
+        try:
+            entry = await self._resend(report)
+        except LetterlockError as error:
+            _log.warning("a message was not sent again", extra={"reason": error.reason})
+            if isinstance(error, Busy | Unavailable | DeviceError):
+                return
+        if entry is not None:
+            entry.is_durable = True
+            mailbox.submit(entry.submission)
+        mailbox.acknowledge([item_id])
+
+    async def _resend(self, report: Report) -> Waiting | None:
+        state, account_id, device = self._state, report.account_id, report.device_id
+        sent = state.sent.get(report.message_id, account_id, self._now_ms())
+        attempts = 0 if sent is None else sent.attempts.get(device, 0)
+        if report.attempt < attempts:
+            return None  # it was sent again since
+        async with state.turn():
+            state.healing.renew(report, self._now_ms())
+        if sent is None or report.attempt > attempts:
+            return None
+        if attempts >= MAX_ATTEMPTS:
+            async with state.turn():
+                state.sent.forget(report.message_id)
+            lost = NotDecrypted("the recipient could not decrypt it")
+            self._tell(SendRefused(report.message_id, lost))
+            return None
+        if not state.outbox.may_heal:
+            raise Busy("too many messages are to be sent again", reason="QUEUE_FULL")
+        if device not in state.sessions.devices(account_id, self._now_ms()):
+            await self._introduce(report)
+        async with state.turn():
+            return state.resend(report, self._now_ms())
+
+    async def _introduce(self, report: Report) -> None:
+        target = keys_pb2.BundleTarget(account_id=report.account_id, device_ids=[report.device_id])
+        bundles = await self._relay.fetch_bundles(target)
+        _check_identity(self._state, bundles)
+        async with self._state.turn():
+            self._state.sessions.start(bundles, self._now_ms())
 
     @property
     def _is_rotation_due(self) -> bool:
@@ -169,3 +236,9 @@ class Chores:
 
     def _missing(self, left: int) -> int:
         return self._wanted - left if left <= self._wanted // 2 else 0
+
+
+def _check_identity(state: DeviceState, bundles: keys_pb2.AccountBundles) -> None:
+    """A report that the relay forged must not get it a message for a key of its own."""
+    if bundles.identity_key != state.sessions.identity(bundles.account_id):
+        raise BadPreKeys("another identity key than the known one")

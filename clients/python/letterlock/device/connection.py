@@ -22,6 +22,7 @@ from letterlock.device.mailbox import CLOSE_SECONDS, Mailbox
 from letterlock.device.outbox import Waiting
 from letterlock.device.relay import Relay
 from letterlock.device.sender import Sender
+from letterlock.device.sent import SentMessage
 from letterlock.device.state import DeviceState
 from letterlock.errors import DeviceError, LetterlockError
 from letterlock.faults import from_refusal
@@ -208,12 +209,20 @@ class Connection:
 
     async def _take_in(self, items: list[mailbox_pb2.Item]) -> None:
         now_ms = self._now_ms()
-        events: list[DeviceEvent] = []
         async with self._state.turn():
-            for item in items:
-                events += self._state.inbox.take_in(item, now_ms)
-        self._ready.extend(events)
-        self._mailbox.acknowledge([item.item_id for item in items])
+            taken = [(item.item_id, self._state.inbox.take_in(item, now_ms)) for item in items]
+        safe, failed = [], []
+        for item_id, came in taken:
+            self._ready.extend(came.events)
+            if came.complaint is not None:
+                came.complaint.is_durable = True
+                self._mailbox.submit(came.complaint.submission)
+                failed.append(item_id)
+            elif came.report is not None:
+                self._chores.reported(came.report, item_id)
+            else:
+                safe.append(item_id)
+        self._mailbox.acknowledge(safe, failed)
         self._chores.keys_used()
 
     async def _flush(self) -> None:
@@ -243,9 +252,23 @@ class Connection:
                 self._settle(result.message_id, from_refusal(result.refused))
 
     def _settle(self, message_id: bytes, error: LetterlockError | None) -> None:
+        entry = self._state.outbox.get(message_id)
+        if entry is not None and error is None:
+            self._keep(entry)
         heard = self._state.outbox.settle(message_id, error)
         if error is not None and not heard:
             self._tell(SendRefused(message_id, error))
+
+    def _keep(self, entry: Waiting) -> None:
+        """Until a device has taken it, one may still ask for it again."""
+        submission = entry.submission
+        if submission.receipt_wanted and not entry.is_healing:
+            message = SentMessage(
+                submission.recipient_account_id,
+                submission.expire_time.ToMilliseconds(),
+                entry.plaintext,
+            )
+            self._state.sent.keep(submission.message_id, message, self._now_ms())
 
     def _tell(self, event: DeviceEvent) -> None:
         self._ready.append(event)

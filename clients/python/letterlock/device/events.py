@@ -69,11 +69,14 @@ class IdentityChanged:
 
 @dataclass(frozen=True, slots=True)
 class Undecryptable:
-    """A message could not be decrypted and is gone; `reason` is a RatchetError's, or MALFORMED."""
+    """A message could not be decrypted; `reason` is a RatchetError's, or MALFORMED. With
+    `resend_requested` its sender was asked for it again, and it may still come."""
 
     sender: bytes
     device_id: int
     reason: str
+    message_id: bytes
+    resend_requested: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ becomes an event and leaves the others alone. Knows no network.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 from tripleratchet import DuplicatedMessage, RatchetError
@@ -19,7 +20,10 @@ from letterlock.device.events import (
     Receipt,
     Undecryptable,
 )
+from letterlock.device.healing import MAX_ATTEMPTS, PLAINTEXT, Healing, Report, read_report
+from letterlock.device.outbox import Waiting
 from letterlock.device.rows import IN, SEEN, Rows
+from letterlock.device.sent import Sent
 from letterlock.device.sessions import Sessions
 from letterlock.relay.v1 import mailbox_pb2
 
@@ -28,18 +32,31 @@ MAX_SEEN = 4_096
 catches a message that was encrypted a second time because its sender saw no answer."""
 
 
+class TakenIn(NamedTuple):
+    """What came of an item: `events` for the application, a `complaint` that goes to the sender of
+    what could not be decrypted, a `report` that we are to act on."""
+
+    events: list[DeviceEvent]
+    complaint: Waiting | None = None
+    report: Report | None = None
+
+
 class Inbox:
     """Inbound messages of one device."""
 
     def __init__(
         self,
         sessions: Sessions,
+        sent: Sent,
+        healing: Healing,
         rows: Rows,
         stored: dict[bytes, bytes],
         on_ack: Callable[[IncomingMessage], None],
     ) -> None:
         """`stored`: all rows of the device."""
         self._sessions = sessions
+        self._sent = sent
+        self._healing = healing
         self._rows = rows
         self._on_ack = on_ack
         seen = (name[len(SEEN) :] for name in stored if name.startswith(SEEN))
@@ -50,19 +67,29 @@ class Inbox:
         self.unacknowledged = [self._from_row(name, stored[name]) for name in waiting]
         """Messages of an earlier process that were not acked."""
 
-    def take_in(self, item: mailbox_pb2.Item, now_ms: int) -> list[DeviceEvent]:
-        """What one item of the mailbox tells the application; never raises for a bad one."""
+    def take_in(self, item: mailbox_pb2.Item, now_ms: int) -> TakenIn:
+        """What one item of the mailbox is; never raises for a bad one."""
         if item.HasField("receipts"):
-            return [_receipt(receipt) for receipt in item.receipts.receipts]
+            return TakenIn([self._receipt(receipt) for receipt in item.receipts.receipts])
         if not item.HasField("envelope"):
-            return []
-        envelope = item.envelope
+            return TakenIn([])
+        if item.envelope.type == PLAINTEXT:
+            return TakenIn([], report=read_report(item.envelope))
         try:
-            opened = self._sessions.decrypt(envelope, now_ms)
+            return TakenIn(self._opened(item.envelope, now_ms))
         except DuplicatedMessage:
-            return []  # committed before; its acknowledgement was lost
+            return TakenIn([])  # committed before; its acknowledgement was lost
         except RatchetError as error:
-            return [_undecryptable(envelope, error.reason)]
+            complaint = self._healing.complain(item.envelope, now_ms)
+            asked = complaint is not None and item.envelope.resend.attempt < MAX_ATTEMPTS
+            return TakenIn([_undecryptable(item.envelope, error.reason, asked=asked)], complaint)
+
+    def acknowledge(self, message: IncomingMessage) -> None:
+        """The application is done with a message."""
+        self._rows.delete(_row(message.sequence))
+
+    def _opened(self, envelope: mailbox_pb2.Envelope, now_ms: int) -> list[DeviceEvent]:
+        opened = self._sessions.decrypt(envelope, now_ms)
         events: list[DeviceEvent] = []
         if opened.identity_changed:
             events.append(IdentityChanged(envelope.sender_account_id))
@@ -71,9 +98,9 @@ class Inbox:
             events.append(message)
         return events
 
-    def acknowledge(self, message: IncomingMessage) -> None:
-        """The application is done with a message."""
-        self._rows.delete(_row(message.sequence))
+    def _receipt(self, receipt: mailbox_pb2.Receipt) -> Receipt:
+        self._sent.forget(receipt.message_id)
+        return _receipt(receipt)
 
     def _message(self, envelope: mailbox_pb2.Envelope, plaintext: bytes) -> DeviceEvent | None:
         try:
@@ -111,8 +138,16 @@ def _row(sequence: int) -> bytes:
     return IN + sequence.to_bytes(8, "big")
 
 
-def _undecryptable(envelope: mailbox_pb2.Envelope, reason: str) -> Undecryptable:
-    return Undecryptable(envelope.sender_account_id, envelope.sender_device_id, reason)
+def _undecryptable(
+    envelope: mailbox_pb2.Envelope, reason: str, *, asked: bool = False
+) -> Undecryptable:
+    return Undecryptable(
+        envelope.sender_account_id,
+        envelope.sender_device_id,
+        reason,
+        envelope.resend.message_id or envelope.message_id,
+        asked,
+    )
 
 
 def _receipt(receipt: mailbox_pb2.Receipt) -> Receipt:

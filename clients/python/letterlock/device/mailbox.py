@@ -53,6 +53,7 @@ class Mailbox:
         self._sleep = sleep
         self._to_submit: deque[mailbox_pb2.Submission] = deque()
         self._acks: list[int] = []
+        self._failed: list[int] = []
         self._held: deque[mailbox_pb2.Item] = deque()
         self._to_write = asyncio.Event()
         self._ending = False
@@ -64,10 +65,12 @@ class Mailbox:
             self._to_submit.append(submission)
             self._to_write.set()
 
-    def acknowledge(self, item_ids: Iterable[int]) -> None:
-        """Let the relay forget items: what they said is durable here."""
+    def acknowledge(self, item_ids: Iterable[int], failed: Iterable[int] = ()) -> None:
+        """Let the relay forget items: what they said is durable here, or what `failed` to be
+        decrypted is durably reported."""
         if self.opened.is_set():
             self._acks.extend(item_ids)
+            self._failed.extend(failed)
             self._to_write.set()
 
     def take(self, most: int) -> list[mailbox_pb2.Item]:
@@ -107,6 +110,7 @@ class Mailbox:
             self.opened.clear()
             # What was not acknowledged is delivered again on the next stream.
             self._acks.clear()
+            self._failed.clear()
             self._held.clear()
         return self._closing
 
@@ -126,9 +130,12 @@ class Mailbox:
 
     async def _write(self, call: MailboxCall) -> None:
         while True:
-            if self._acks:
+            if self._acks or self._failed:
                 ids, self._acks = self._acks[:MAX_ACKS], self._acks[MAX_ACKS:]
-                await call.write(mailbox_pb2.ConnectRequest(acks=mailbox_pb2.Acks(item_ids=ids)))
+                room = MAX_ACKS - len(ids)
+                failed, self._failed = self._failed[:room], self._failed[room:]
+                acks = mailbox_pb2.Acks(item_ids=ids, failed_item_ids=failed)
+                await call.write(mailbox_pb2.ConnectRequest(acks=acks))
             elif self._to_submit and not self._ending:
                 batch = mailbox_pb2.Submissions(submissions=self._next_batch())
                 await call.write(mailbox_pb2.ConnectRequest(submissions=batch))

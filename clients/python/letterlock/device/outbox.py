@@ -21,6 +21,9 @@ from letterlock.relay.v1 import mailbox_pb2
 MAX_WAITING = 256
 """Messages that may wait for the relay; then sending waits, too."""
 
+MAX_HEALING = 256
+"""Reports and resends that may wait beside them; then no more are made."""
+
 
 @dataclass(slots=True, eq=False)
 class Waiting:
@@ -31,6 +34,12 @@ class Waiting:
     answered: asyncio.Future[None] | None
     is_durable: bool = False
     repairs: int = 0
+
+    @property
+    def is_healing(self) -> bool:
+        """A decryption-error message, or a message sent again because of one: nobody waits for
+        it, and it takes nobody's room."""
+        return self.submission.HasField("resend") or not self.plaintext
 
 
 class Outbox:
@@ -45,11 +54,21 @@ class Outbox:
             end = 4 + int.from_bytes(row[:4], "big")
             submission = mailbox_pb2.Submission.FromString(row[4:end])
             self._waiting[name[len(OUT) :]] = Waiting(submission, row[end:], None, True)
-        self.room = asyncio.Semaphore(max(0, MAX_WAITING - len(self._waiting)))
-        """One permit for each entry that add() may take; settle() gives it back."""
+        messages = len(self._waiting) - self._healing
+        self.room = asyncio.Semaphore(max(0, MAX_WAITING - messages))
+        """One permit for each message that add() may take; settle() gives it back."""
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def may_heal(self) -> bool:
+        """Whether a report or a resend more may be added."""
+        return self._healing < MAX_HEALING
+
+    @property
+    def _healing(self) -> int:
+        return sum(entry.is_healing for entry in self._waiting.values())
 
     def submissions(self) -> Iterator[mailbox_pb2.Submission]:
         """Everything unanswered that may leave this device, oldest first."""
@@ -83,6 +102,8 @@ class Outbox:
         if entry is None:
             return True
         self._rows.delete(OUT + message_id)
+        if entry.is_healing:
+            return True
         self.room.release()
         answered = entry.answered
         if answered is None or answered.done():

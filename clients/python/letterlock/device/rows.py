@@ -10,7 +10,8 @@
     waiting/ account (16), device     ms (8): first message sent since one came from the device
     peer/    account (16)             the identity key last seen, 33 bytes
     number/  E.164                    account (16)
-    out/     message id (16)          u32 length, Submission, Payload: until the relay has answered
+    out/     submission id (16)       u32 length, Submission, Payload: until the relay has answered
+    sent/    message id (16)          see sent.py: until a device has taken it
     in/      sequence (8)             sender (16), device (1), Payload: until the app has acked
     seen/    sender (16), message id  inbound messages that came before
     used/    hash (16)                uses of last-resort keys
@@ -34,7 +35,7 @@ NEXT_KEY_ID = b"next key id"
 UNPUBLISHED = b"unpublished"
 KEY, SESSION, PEER, NUMBER = b"key/", b"session/", b"peer/", b"number/"
 WAITING = b"waiting/"
-OUT, IN, SEEN, USED = b"out/", b"in/", b"seen/", b"used/"
+OUT, IN, SEEN, USED, SENT = b"out/", b"in/", b"seen/", b"used/", b"sent/"
 
 
 class Rows:

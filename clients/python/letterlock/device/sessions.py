@@ -143,6 +143,22 @@ class Sessions:
             if record is not None and record.has_current:
                 self._put((account_id, device), record.archive())
 
+    def archive_sending(self, account_id: bytes, device: int, ratchet_key: bytes) -> bool:
+        """archive(), if the session with a device sends under this ratchet key of ours."""
+        record = self._devices(account_id).get(device)
+        if record is None or not record.sends_under(ratchet_key):
+            return False
+        self._put((account_id, device), record.archive())
+        return True
+
+    def archive_receiving(self, account_id: bytes, device: int, ratchet_key: bytes) -> bool:
+        """archive(), if what comes now from a device comes under this ratchet key of theirs."""
+        record = self._devices(account_id).get(device)
+        if record is None or not record.receives_under(ratchet_key):
+            return False
+        self._put((account_id, device), record.archive())
+        return True
+
     def encrypt(
         self, account_id: bytes, device: int, plaintext: bytes, now_ms: int
     ) -> mailbox_pb2.DeviceEnvelope:

@@ -8,6 +8,7 @@ sending from it would use a key twice after a restart (design.md, I1 and I2).
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -16,10 +17,12 @@ from tripleratchet import CorruptRecord, Random, SessionNotFound
 from letterlock.content.padding import pad
 from letterlock.content.v1 import content_pb2
 from letterlock.device.events import IncomingMessage
+from letterlock.device.healing import Healing, Report
 from letterlock.device.inbox import Inbox
 from letterlock.device.keys import OwnKeys
-from letterlock.device.outbox import Outbox
-from letterlock.device.rows import NUMBER, SELF, Account, Rows
+from letterlock.device.outbox import Outbox, Waiting
+from letterlock.device.rows import NUMBER, SELF, Account, Rows, new_message_id
+from letterlock.device.sent import Sent
 from letterlock.device.sessions import Sessions
 from letterlock.device.store import Changes, DeviceStore
 from letterlock.errors import DeviceError
@@ -39,6 +42,7 @@ class DeviceState:
     ) -> None:
         """`stored`: what the store loaded. Raises DeviceError."""
         self._store = store
+        self._random = random
         self._lock = asyncio.Lock()
         self._broken = False
         self.rows = Rows()
@@ -47,8 +51,10 @@ class DeviceState:
             self.keys = OwnKeys(self.rows, stored)
             self.sessions = Sessions(self.account, self.keys, self.rows, stored, random)
             self.outbox = Outbox(self.rows, stored)
-            self.inbox = Inbox(self.sessions, self.rows, stored, on_ack)
-        except (CorruptRecord, ValueError, KeyError):
+            self.sent = Sent(self.rows, stored)
+            self.healing = Healing(self.sessions, self.outbox, random)
+            self.inbox = Inbox(self.sessions, self.sent, self.healing, self.rows, stored, on_ack)
+        except (CorruptRecord, ValueError, KeyError, struct.error):
             raise DeviceError("unreadable", field="store", limit="a device's state") from None
         self._numbers = {
             name[len(NUMBER) :].decode(): value
@@ -145,3 +151,26 @@ class DeviceState:
         del following.envelopes[:]
         following.envelopes.extend(envelopes)
         return following, changed
+
+    def resend(self, report: Report, now_ms: int) -> Waiting | None:
+        """Put a message into the outbox again, for the device that reported it alone; None when
+        the one or the other is gone."""
+        sent = self.sent.get(report.message_id, report.account_id, now_ms)
+        devices = self.sessions.devices(report.account_id, now_ms)
+        if sent is None or report.device_id not in devices:
+            return None
+        envelope = self.sessions.encrypt(
+            report.account_id, report.device_id, sent.plaintext, now_ms
+        )
+        attempt = self.sent.resent(report.message_id, report.device_id)
+        submission = mailbox_pb2.Submission(
+            message_id=new_message_id(now_ms, self._random),
+            recipient_account_id=report.account_id,
+            envelopes=[envelope],
+            receipt_wanted=True,
+            resend=mailbox_pb2.Resend(message_id=report.message_id, attempt=attempt),
+        )
+        submission.expire_time.FromMilliseconds(sent.expire_ms)
+        entry = Waiting(submission, sent.plaintext, None)
+        self.outbox.add(entry)
+        return entry

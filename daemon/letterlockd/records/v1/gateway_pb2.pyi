@@ -218,7 +218,9 @@ Global___Resent: _TypeAlias = Resent  # noqa: Y015
 
 @_typing.final
 class AskedRecord(_message.Message):
-    """A message of a user that could not be decrypted and was asked for again."""
+    """A message of a user that could not be decrypted and was asked for again. Its key is the conversation and the
+    message id.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -274,7 +276,9 @@ Global___IdempotencyRecord: _TypeAlias = IdempotencyRecord  # noqa: Y015
 
 @_typing.final
 class OutboxRecord(_message.Message):
-    """A message on its way to the relay. Its key is an ascending number."""
+    """A message on its way to the relay, or a decryption-error message, which has neither payload nor status. Its key is
+    an ascending number.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -287,6 +291,8 @@ class OutboxRecord(_message.Message):
     ONLY_DEVICE_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     UNENCRYPTED_FIELD_NUMBER: _builtins.int
+    SUBMISSION_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     submission: _builtins.bytes
     """Serialised letterlock.relay.v1.Submission."""
     conversation: _builtins.bytes
@@ -307,6 +313,10 @@ class OutboxRecord(_message.Message):
     """The store's generation in which the submission was encrypted."""
     unencrypted: _builtins.bool
     """There was no session to encrypt with: the submission has no envelopes yet."""
+    submission_id: _builtins.bytes
+    """What the submission is named, 16 bytes; empty: like the message. Set for a message sent again."""
+    attempt: _builtins.int
+    """How often the message was sent again to `only_device`, this time included; 0: it is not sent again."""
     def __init__(
         self,
         *,
@@ -319,10 +329,12 @@ class OutboxRecord(_message.Message):
         only_device: _builtins.int = ...,
         generation: _builtins.int = ...,
         unencrypted: _builtins.bool = ...,
+        submission_id: _builtins.bytes = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "expire_ms", b"expire_ms", "generation", b"generation", "message_id", b"message_id", "only_device", b"only_device", "repairs", b"repairs", "sealed_payload", b"sealed_payload", "submission", b"submission", "unencrypted", b"unencrypted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "conversation", b"conversation", "expire_ms", b"expire_ms", "generation", b"generation", "message_id", b"message_id", "only_device", b"only_device", "repairs", b"repairs", "sealed_payload", b"sealed_payload", "submission", b"submission", "submission_id", b"submission_id", "unencrypted", b"unencrypted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
