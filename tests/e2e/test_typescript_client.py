@@ -105,6 +105,16 @@ async def test_both_ends_have_the_same_safety_number(
         assert confirmed.user_id == accepted.user_id
         with pytest.raises(SafetyNumberMismatch):
             await business.confirm_identity(accepted.user_id, scanned=ours.scannable)
+    async with typescript_business(shop) as backend:
+        shown = await backend.call("safetyNumber", user=own_number)
+        assert shown == {"digits": ours.digits, "unconfirmed": False}
+        spaced = f"{ours.digits[:30]} {ours.digits[30:]}"
+        for checked in ({"digits": spaced}, {"scanned": theirs["scannable"]}):
+            confirmed_there = await backend.call("confirm", user=accepted.user_id, **checked)
+            assert confirmed_there == {"userId": accepted.user_id, "released": 0}
+        with pytest.raises(DriverError) as refused:
+            await backend.call("confirm", user=accepted.user_id, digits="1" * 60)
+        assert refused.value.name == "SafetyNumberMismatch"
 
 
 async def test_both_begin_at_the_same_time(shop: Shop, official: tuple[Driver, str]) -> None:

@@ -10,6 +10,13 @@ import type { Metadata } from "@grpc/grpc-js";
 import { bearer, Channel, type ChannelOptions } from "../channel.js";
 import { InvalidRequest, ServerError } from "../errors.js";
 import {
+  ConfirmIdentityRequestSchema,
+  type ConfirmIdentityResponse,
+  GetSafetyNumberRequestSchema,
+  Identities,
+  type SafetyNumber,
+} from "../generated/letterlock/v1/identities_pb.js";
+import {
   type Accepted,
   GetMessageRequestSchema,
   type Message,
@@ -21,6 +28,7 @@ import {
 import { repeat } from "../reconnect.js";
 import { Backoff, type RetryPolicy } from "../retry.js";
 import { type Sleep, sleep } from "../waiting.js";
+import { owned } from "../wire.js";
 import { newIdempotencyKey, type OutgoingMessage, toWire } from "./outgoing.js";
 import { ReceiveStream } from "./receiveStream.js";
 import { type Messages, SendStream } from "./sendStream.js";
@@ -156,6 +164,44 @@ export class BusinessClient {
     );
   }
 
+  /**
+   * The safety number with a user, by user id, or by phone number (+...) while there is a message with
+   * that number. Throws NotFound.
+   */
+  async safetyNumber(user: string): Promise<SafetyNumber> {
+    const request = create(GetSafetyNumberRequestSchema, {
+      businessNumber: this.#number,
+      user: userOf(user),
+    });
+    const { getSafetyNumber } = Identities.method;
+    return await this.#repeated(() =>
+      this.#channel.unary(getSafetyNumber, request, this.#metadata, this.#deadline),
+    );
+  }
+
+  /**
+   * Let messages to a user go on whose identity key changed, after the safety number was checked with
+   * them: its 60 digits, or what was scanned from their device. Throws SafetyNumberMismatch when the
+   * key is not the one that was checked, and NotFound.
+   */
+  async confirmIdentity(
+    user: string,
+    checked: { digits: string } | { scanned: Uint8Array },
+  ): Promise<ConfirmIdentityResponse> {
+    const request = create(ConfirmIdentityRequestSchema, {
+      businessNumber: this.#number,
+      user: userOf(user),
+      checked:
+        "digits" in checked
+          ? { case: "digits", value: checked.digits.replace(/\s/g, "") }
+          : { case: "scanned", value: owned(checked.scanned) },
+    });
+    const { confirmIdentity } = Identities.method;
+    return await this.#repeated(() =>
+      this.#channel.unary(confirmIdentity, request, this.#metadata, this.#deadline),
+    );
+  }
+
   #opened<S extends SendStream | ReceiveStream>(stream: S): S {
     for (const known of this.#streams) if (!known.deref()) this.#streams.delete(known);
     this.#streams.add(new WeakRef(stream));
@@ -170,6 +216,12 @@ export class BusinessClient {
   #repeated<Answer>(attempt: () => Promise<Answer>): Promise<Answer> {
     return repeat(attempt, this.#backoff(CALL_ATTEMPTS), this.#sleep);
   }
+}
+
+function userOf(user: string) {
+  return user.startsWith("+")
+    ? ({ case: "phoneNumber", value: user } as const)
+    : ({ case: "userId", value: user } as const);
 }
 
 function checkWindow(window: number): void {

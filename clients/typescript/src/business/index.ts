@@ -2,6 +2,10 @@
 
 export * from "../errors.js";
 export type { Content } from "../generated/letterlock/content/v1/content_pb.js";
+export type {
+  ConfirmIdentityResponse,
+  SafetyNumber,
+} from "../generated/letterlock/v1/identities_pb.js";
 export {
   type Accepted,
   type Failure,

@@ -8,6 +8,8 @@
  *         {"event": "result", "key", "messageId" or "error"} for each
  *     {"op": "receive"}                        -> {}; from now on events come, acked after their line
  *     {"op": "message", "messageId"}           -> {"status"}
+ *     {"op": "safetyNumber", "user"}           -> {"digits", "unconfirmed"}
+ *     {"op": "confirm", "user", "digits" or "scanned"} -> {"userId", "released"}
  *     {"op": "close"}                          -> {}
  *
  * Events: message, status, identity_change, undecryptable, and {"event": "ended", "error"}.
@@ -66,6 +68,15 @@ await serve({
   async message({ messageId = "" }) {
     const { status } = await business.message({ messageId });
     return { status: statusName(status) };
+  },
+  async safetyNumber({ user = "" }) {
+    const { digits, unconfirmed } = await business.safetyNumber(user);
+    return { digits, unconfirmed };
+  },
+  async confirm({ user = "", digits, scanned = "" }) {
+    const checked = digits === undefined ? { scanned: Buffer.from(scanned, "hex") } : { digits };
+    const { userId, released } = await business.confirmIdentity(user, checked);
+    return { userId, released };
   },
   async close() {
     await business.close();
