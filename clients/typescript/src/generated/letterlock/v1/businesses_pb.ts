@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file letterlock/v1/businesses.proto.
  */
 export const file_letterlock_v1_businesses: GenFile = /*@__PURE__*/
-  fileDesc("Ch5sZXR0ZXJsb2NrL3YxL2J1c2luZXNzZXMucHJvdG8SDWxldHRlcmxvY2sudjEiogIKCEJ1c2luZXNzEhMKC2J1c2luZXNzX2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIsCglyZXRlbnRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoHbnVtYmVycxgEIAMoCzIdLmxldHRlcmxvY2sudjEuQnVzaW5lc3NOdW1iZXISJAoGdG9rZW5zGAUgAygLMhQubGV0dGVybG9jay52MS5Ub2tlbhIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNgoPaWRlbnRpdHlfcG9saWN5GAcgASgOMh0ubGV0dGVybG9jay52MS5JZGVudGl0eVBvbGljeSJQCg5CdXNpbmVzc051bWJlchIUCgxwaG9uZV9udW1iZXIYASABKAkSEgoKYWNjb3VudF9pZBgCIAEoDBIUCgxpZGVudGl0eV9rZXkYAyABKAwiigEKBVRva2VuEhAKCHRva2VuX2lkGAEgASgJEg0KBWxhYmVsGAIgASgJEi8KC2NyZWF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtyZXZva2VfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAikwEKFUNyZWF0ZUJ1c2luZXNzUmVxdWVzdBIUCgxkaXNwbGF5X25hbWUYASABKAkSLAoJcmV0ZW50aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjYKD2lkZW50aXR5X3BvbGljeRgDIAEoDjIdLmxldHRlcmxvY2sudjEuSWRlbnRpdHlQb2xpY3kikAEKFVVwZGF0ZUJ1c2luZXNzUmVxdWVzdBITCgtidXNpbmVzc19pZBgBIAEoCRIZCgxkaXNwbGF5X25hbWUYAiABKAlIAIgBARI2Cg9pZGVudGl0eV9wb2xpY3kYAyABKA4yHS5sZXR0ZXJsb2NrLnYxLklkZW50aXR5UG9saWN5Qg8KDV9kaXNwbGF5X25hbWUiKQoSR2V0QnVzaW5lc3NSZXF1ZXN0EhMKC2J1c2luZXNzX2lkGAEgASgJIj4KFUxpc3RCdXNpbmVzc2VzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJeChZMaXN0QnVzaW5lc3Nlc1Jlc3BvbnNlEisKCmJ1c2luZXNzZXMYASADKAsyFy5sZXR0ZXJsb2NrLnYxLkJ1c2luZXNzEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSI9ChBBZGROdW1iZXJSZXF1ZXN0EhMKC2J1c2luZXNzX2lkGAEgASgJEhQKDHBob25lX251bWJlchgCIAEoCSI3ChFJc3N1ZVRva2VuUmVxdWVzdBITCgtidXNpbmVzc19pZBgBIAEoCRINCgVsYWJlbBgCIAEoCSI1ChJJc3N1ZVRva2VuUmVzcG9uc2USDQoFdG9rZW4YASABKAkSEAoIdG9rZW5faWQYAiABKAkiOwoSUmV2b2tlVG9rZW5SZXF1ZXN0EhMKC2J1c2luZXNzX2lkGAEgASgJEhAKCHRva2VuX2lkGAIgASgJIhUKE1Jldm9rZVRva2VuUmVzcG9uc2UqgAEKDklkZW50aXR5UG9saWN5Eh8KG0lERU5USVRZX1BPTElDWV9VTlNQRUNJRklFRBAAEiMKH0lERU5USVRZX1BPTElDWV9BQ0NFUFRfQU5EX1RFTEwQARIoCiRJREVOVElUWV9QT0xJQ1lfSE9MRF9VTlRJTF9DT05GSVJNRUQQAjLIBAoKQnVzaW5lc3NlcxJPCg5DcmVhdGVCdXNpbmVzcxIkLmxldHRlcmxvY2sudjEuQ3JlYXRlQnVzaW5lc3NSZXF1ZXN0GhcubGV0dGVybG9jay52MS5CdXNpbmVzcxJPCg5VcGRhdGVCdXNpbmVzcxIkLmxldHRlcmxvY2sudjEuVXBkYXRlQnVzaW5lc3NSZXF1ZXN0GhcubGV0dGVybG9jay52MS5CdXNpbmVzcxJJCgtHZXRCdXNpbmVzcxIhLmxldHRlcmxvY2sudjEuR2V0QnVzaW5lc3NSZXF1ZXN0GhcubGV0dGVybG9jay52MS5CdXNpbmVzcxJdCg5MaXN0QnVzaW5lc3NlcxIkLmxldHRlcmxvY2sudjEuTGlzdEJ1c2luZXNzZXNSZXF1ZXN0GiUubGV0dGVybG9jay52MS5MaXN0QnVzaW5lc3Nlc1Jlc3BvbnNlEkUKCUFkZE51bWJlchIfLmxldHRlcmxvY2sudjEuQWRkTnVtYmVyUmVxdWVzdBoXLmxldHRlcmxvY2sudjEuQnVzaW5lc3MSUQoKSXNzdWVUb2tlbhIgLmxldHRlcmxvY2sudjEuSXNzdWVUb2tlblJlcXVlc3QaIS5sZXR0ZXJsb2NrLnYxLklzc3VlVG9rZW5SZXNwb25zZRJUCgtSZXZva2VUb2tlbhIhLmxldHRlcmxvY2sudjEuUmV2b2tlVG9rZW5SZXF1ZXN0GiIubGV0dGVybG9jay52MS5SZXZva2VUb2tlblJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("Ch5sZXR0ZXJsb2NrL3YxL2J1c2luZXNzZXMucHJvdG8SDWxldHRlcmxvY2sudjEiogIKCEJ1c2luZXNzEhMKC2J1c2luZXNzX2lkGAEgASgJEhQKDGRpc3BsYXlfbmFtZRgCIAEoCRIsCglyZXRlbnRpb24YAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoHbnVtYmVycxgEIAMoCzIdLmxldHRlcmxvY2sudjEuQnVzaW5lc3NOdW1iZXISJAoGdG9rZW5zGAUgAygLMhQubGV0dGVybG9jay52MS5Ub2tlbhIvCgtjcmVhdGVfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNgoPaWRlbnRpdHlfcG9saWN5GAcgASgOMh0ubGV0dGVybG9jay52MS5JZGVudGl0eVBvbGljeSJQCg5CdXNpbmVzc051bWJlchIUCgxwaG9uZV9udW1iZXIYASABKAkSEgoKYWNjb3VudF9pZBgCIAEoDBIUCgxpZGVudGl0eV9rZXkYAyABKAwiigEKBVRva2VuEhAKCHRva2VuX2lkGAEgASgJEg0KBWxhYmVsGAIgASgJEi8KC2NyZWF0ZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtyZXZva2VfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAikwEKFUNyZWF0ZUJ1c2luZXNzUmVxdWVzdBIUCgxkaXNwbGF5X25hbWUYASABKAkSLAoJcmV0ZW50aW9uGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjYKD2lkZW50aXR5X3BvbGljeRgDIAEoDjIdLmxldHRlcmxvY2sudjEuSWRlbnRpdHlQb2xpY3kikAEKFVVwZGF0ZUJ1c2luZXNzUmVxdWVzdBITCgtidXNpbmVzc19pZBgBIAEoCRIZCgxkaXNwbGF5X25hbWUYAiABKAlIAIgBARI2Cg9pZGVudGl0eV9wb2xpY3kYAyABKA4yHS5sZXR0ZXJsb2NrLnYxLklkZW50aXR5UG9saWN5Qg8KDV9kaXNwbGF5X25hbWUiKQoSR2V0QnVzaW5lc3NSZXF1ZXN0EhMKC2J1c2luZXNzX2lkGAEgASgJIj4KFUxpc3RCdXNpbmVzc2VzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJeChZMaXN0QnVzaW5lc3Nlc1Jlc3BvbnNlEisKCmJ1c2luZXNzZXMYASADKAsyFy5sZXR0ZXJsb2NrLnYxLkJ1c2luZXNzEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSI9ChBBZGROdW1iZXJSZXF1ZXN0EhMKC2J1c2luZXNzX2lkGAEgASgJEhQKDHBob25lX251bWJlchgCIAEoCSI3ChFJc3N1ZVRva2VuUmVxdWVzdBITCgtidXNpbmVzc19pZBgBIAEoCRINCgVsYWJlbBgCIAEoCSI1ChJJc3N1ZVRva2VuUmVzcG9uc2USDQoFdG9rZW4YASABKAkSEAoIdG9rZW5faWQYAiABKAkiOwoSUmV2b2tlVG9rZW5SZXF1ZXN0EhMKC2J1c2luZXNzX2lkGAEgASgJEhAKCHRva2VuX2lkGAIgASgJIhUKE1Jldm9rZVRva2VuUmVzcG9uc2UiQAoTUmVtb3ZlTnVtYmVyUmVxdWVzdBITCgtidXNpbmVzc19pZBgBIAEoCRIUCgxwaG9uZV9udW1iZXIYAiABKAkiLAoVRGVsZXRlQnVzaW5lc3NSZXF1ZXN0EhMKC2J1c2luZXNzX2lkGAEgASgJIhgKFkRlbGV0ZUJ1c2luZXNzUmVzcG9uc2UiOQoQTGlzdEF1ZGl0UmVxdWVzdBIRCglwYWdlX3NpemUYASABKA0SEgoKcGFnZV90b2tlbhgCIAEoCSJYChFMaXN0QXVkaXRSZXNwb25zZRIqCgdlbnRyaWVzGAEgAygLMhkubGV0dGVybG9jay52MS5BdWRpdEVudHJ5EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKBAQoKQXVkaXRFbnRyeRIvCgtjaGFuZ2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFYWN0b3IYAiABKAkSDgoGYWN0aW9uGAMgASgJEhMKC2J1c2luZXNzX2lkGAQgASgJEg4KBm9iamVjdBgFIAEoCSqAAQoOSWRlbnRpdHlQb2xpY3kSHwobSURFTlRJVFlfUE9MSUNZX1VOU1BFQ0lGSUVEEAASIwofSURFTlRJVFlfUE9MSUNZX0FDQ0VQVF9BTkRfVEVMTBABEigKJElERU5USVRZX1BPTElDWV9IT0xEX1VOVElMX0NPTkZJUk1FRBACMsQGCgpCdXNpbmVzc2VzEk8KDkNyZWF0ZUJ1c2luZXNzEiQubGV0dGVybG9jay52MS5DcmVhdGVCdXNpbmVzc1JlcXVlc3QaFy5sZXR0ZXJsb2NrLnYxLkJ1c2luZXNzEk8KDlVwZGF0ZUJ1c2luZXNzEiQubGV0dGVybG9jay52MS5VcGRhdGVCdXNpbmVzc1JlcXVlc3QaFy5sZXR0ZXJsb2NrLnYxLkJ1c2luZXNzEkkKC0dldEJ1c2luZXNzEiEubGV0dGVybG9jay52MS5HZXRCdXNpbmVzc1JlcXVlc3QaFy5sZXR0ZXJsb2NrLnYxLkJ1c2luZXNzEl0KDkxpc3RCdXNpbmVzc2VzEiQubGV0dGVybG9jay52MS5MaXN0QnVzaW5lc3Nlc1JlcXVlc3QaJS5sZXR0ZXJsb2NrLnYxLkxpc3RCdXNpbmVzc2VzUmVzcG9uc2USRQoJQWRkTnVtYmVyEh8ubGV0dGVybG9jay52MS5BZGROdW1iZXJSZXF1ZXN0GhcubGV0dGVybG9jay52MS5CdXNpbmVzcxJLCgxSZW1vdmVOdW1iZXISIi5sZXR0ZXJsb2NrLnYxLlJlbW92ZU51bWJlclJlcXVlc3QaFy5sZXR0ZXJsb2NrLnYxLkJ1c2luZXNzEl0KDkRlbGV0ZUJ1c2luZXNzEiQubGV0dGVybG9jay52MS5EZWxldGVCdXNpbmVzc1JlcXVlc3QaJS5sZXR0ZXJsb2NrLnYxLkRlbGV0ZUJ1c2luZXNzUmVzcG9uc2USTgoJTGlzdEF1ZGl0Eh8ubGV0dGVybG9jay52MS5MaXN0QXVkaXRSZXF1ZXN0GiAubGV0dGVybG9jay52MS5MaXN0QXVkaXRSZXNwb25zZRJRCgpJc3N1ZVRva2VuEiAubGV0dGVybG9jay52MS5Jc3N1ZVRva2VuUmVxdWVzdBohLmxldHRlcmxvY2sudjEuSXNzdWVUb2tlblJlc3BvbnNlElQKC1Jldm9rZVRva2VuEiEubGV0dGVybG9jay52MS5SZXZva2VUb2tlblJlcXVlc3QaIi5sZXR0ZXJsb2NrLnYxLlJldm9rZVRva2VuUmVzcG9uc2ViBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * A business.
@@ -432,6 +432,176 @@ export const RevokeTokenResponseSchema: GenMessage<RevokeTokenResponse> = /*@__P
   messageDesc(file_letterlock_v1_businesses, 12);
 
 /**
+ * Request of RemoveNumber.
+ *
+ * @generated from message letterlock.v1.RemoveNumberRequest
+ */
+export type RemoveNumberRequest = Message<"letterlock.v1.RemoveNumberRequest"> & {
+  /**
+   * Which business.
+   *
+   * @generated from field: string business_id = 1;
+   */
+  businessId: string;
+
+  /**
+   * E.164.
+   *
+   * @generated from field: string phone_number = 2;
+   */
+  phoneNumber: string;
+};
+
+/**
+ * Describes the message letterlock.v1.RemoveNumberRequest.
+ * Use `create(RemoveNumberRequestSchema)` to create a new message.
+ */
+export const RemoveNumberRequestSchema: GenMessage<RemoveNumberRequest> = /*@__PURE__*/
+  messageDesc(file_letterlock_v1_businesses, 13);
+
+/**
+ * Request of DeleteBusiness.
+ *
+ * @generated from message letterlock.v1.DeleteBusinessRequest
+ */
+export type DeleteBusinessRequest = Message<"letterlock.v1.DeleteBusinessRequest"> & {
+  /**
+   * Which business.
+   *
+   * @generated from field: string business_id = 1;
+   */
+  businessId: string;
+};
+
+/**
+ * Describes the message letterlock.v1.DeleteBusinessRequest.
+ * Use `create(DeleteBusinessRequestSchema)` to create a new message.
+ */
+export const DeleteBusinessRequestSchema: GenMessage<DeleteBusinessRequest> = /*@__PURE__*/
+  messageDesc(file_letterlock_v1_businesses, 14);
+
+/**
+ * Response of DeleteBusiness.
+ *
+ * @generated from message letterlock.v1.DeleteBusinessResponse
+ */
+export type DeleteBusinessResponse = Message<"letterlock.v1.DeleteBusinessResponse"> & {
+};
+
+/**
+ * Describes the message letterlock.v1.DeleteBusinessResponse.
+ * Use `create(DeleteBusinessResponseSchema)` to create a new message.
+ */
+export const DeleteBusinessResponseSchema: GenMessage<DeleteBusinessResponse> = /*@__PURE__*/
+  messageDesc(file_letterlock_v1_businesses, 15);
+
+/**
+ * Request of ListAudit.
+ *
+ * @generated from message letterlock.v1.ListAuditRequest
+ */
+export type ListAuditRequest = Message<"letterlock.v1.ListAuditRequest"> & {
+  /**
+   * 1 to 1,000; not set: 100.
+   *
+   * @generated from field: uint32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * From the response before; empty: from the start.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message letterlock.v1.ListAuditRequest.
+ * Use `create(ListAuditRequestSchema)` to create a new message.
+ */
+export const ListAuditRequestSchema: GenMessage<ListAuditRequest> = /*@__PURE__*/
+  messageDesc(file_letterlock_v1_businesses, 16);
+
+/**
+ * Response of ListAudit.
+ *
+ * @generated from message letterlock.v1.ListAuditResponse
+ */
+export type ListAuditResponse = Message<"letterlock.v1.ListAuditResponse"> & {
+  /**
+   * The entries of this page.
+   *
+   * @generated from field: repeated letterlock.v1.AuditEntry entries = 1;
+   */
+  entries: AuditEntry[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message letterlock.v1.ListAuditResponse.
+ * Use `create(ListAuditResponseSchema)` to create a new message.
+ */
+export const ListAuditResponseSchema: GenMessage<ListAuditResponse> = /*@__PURE__*/
+  messageDesc(file_letterlock_v1_businesses, 17);
+
+/**
+ * One change. Holds no phone number and no token secret.
+ *
+ * @generated from message letterlock.v1.AuditEntry
+ */
+export type AuditEntry = Message<"letterlock.v1.AuditEntry"> & {
+  /**
+   * When it was made.
+   *
+   * @generated from field: google.protobuf.Timestamp change_time = 1;
+   */
+  changeTime?: Timestamp | undefined;
+
+  /**
+   * "operator", or the id of a business's token.
+   *
+   * @generated from field: string actor = 2;
+   */
+  actor: string;
+
+  /**
+   * Which call: CREATE_BUSINESS, UPDATE_BUSINESS, DELETE_BUSINESS, ADD_NUMBER, REMOVE_NUMBER, ISSUE_TOKEN
+   * or REVOKE_TOKEN.
+   *
+   * @generated from field: string action = 3;
+   */
+  action: string;
+
+  /**
+   * The business, 32 characters of lower-case hex.
+   *
+   * @generated from field: string business_id = 4;
+   */
+  businessId: string;
+
+  /**
+   * What was made or ended: an account or token id, in hex; empty: the business.
+   *
+   * @generated from field: string object = 5;
+   */
+  object: string;
+};
+
+/**
+ * Describes the message letterlock.v1.AuditEntry.
+ * Use `create(AuditEntrySchema)` to create a new message.
+ */
+export const AuditEntrySchema: GenMessage<AuditEntry> = /*@__PURE__*/
+  messageDesc(file_letterlock_v1_businesses, 18);
+
+/**
  * What happens when the identity key of a user changes: they have a new phone, or somebody is in between.
  *
  * @generated from enum letterlock.v1.IdentityPolicy
@@ -521,6 +691,40 @@ export const Businesses: GenService<{
     methodKind: "unary";
     input: typeof AddNumberRequestSchema;
     output: typeof BusinessSchema;
+  },
+  /**
+   * Takes a number from a business, for good: streams that use it end with FORBIDDEN, its keys, sessions
+   * and waiting messages are destroyed, its account at the relay is removed. Returns when that is done;
+   * when it fails in its middle (the relay is away), the gateway goes on by itself, and the same call
+   * again waits for the end. Afterwards the number can be added again, as a new one.
+   *
+   * @generated from rpc letterlock.v1.Businesses.RemoveNumber
+   */
+  removeNumber: {
+    methodKind: "unary";
+    input: typeof RemoveNumberRequestSchema;
+    output: typeof BusinessSchema;
+  },
+  /**
+   * Removes a business: its tokens end at once, its numbers as with RemoveNumber, then its record.
+   *
+   * @generated from rpc letterlock.v1.Businesses.DeleteBusiness
+   */
+  deleteBusiness: {
+    methodKind: "unary";
+    input: typeof DeleteBusinessRequestSchema;
+    output: typeof DeleteBusinessResponseSchema;
+  },
+  /**
+   * Who changed what, oldest first, page by page. Entries are kept for a year, also those of businesses
+   * and numbers that are removed.
+   *
+   * @generated from rpc letterlock.v1.Businesses.ListAudit
+   */
+  listAudit: {
+    methodKind: "unary";
+    input: typeof ListAuditRequestSchema;
+    output: typeof ListAuditResponseSchema;
   },
   /**
    * Issues a token that may act for a business. The token is shown here and never again.
