@@ -1,8 +1,8 @@
-"""The two sides of the crypto benchmark: our ratchet in this process, the official client in Node.
+"""The two sides of the crypto benchmark: our ratchet here, the official client in Node.
 
-Each does one round of a workload and tells the mean microseconds for one operation: a stored record
-in, one message of 256 bytes, a record out, records kept in memory. Both speak the whole Triple
-Ratchet; the other end of the official client is ours.
+Each does one round of a workload and tells the mean microseconds for one operation, by the clock
+and of the processor: a stored record in, one message of 256 bytes, a record out, records kept in
+memory. Both speak the whole Triple Ratchet; the other end of the official client is ours.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import tripleratchet as tr
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -32,21 +32,34 @@ _OUR_NAME = "9d0652a3-dcc3-4d11-975f-74d61598733f"
 _THEIR_NAME = "6838237d-02f6-4098-b110-698253d15961"
 
 
+class Taken(NamedTuple):
+    """Microseconds for one operation: by the clock, and of the processor, which is what to compare
+    on a machine that others use too."""
+
+    wall: float
+    cpu: float
+
+    def over(self, count: int) -> Taken:
+        """For one of that many operations."""
+        return Taken(self.wall / count, self.cpu / count)
+
+
 class Side(Protocol):
     """One implementation under test."""
 
     name: str
 
-    def micros(self, workload: str, count: int) -> float | None:
-        """Microseconds for one operation, mean over `count`; None where it has no such way."""
+    def taken(self, workload: str, count: int) -> Taken | None:
+        """Mean of `count` operations; None where it has no such way."""
         ...
 
 
-def _timed(count: int, operation: Callable[[int], object]) -> float:
-    began = time.perf_counter_ns()
+def _timed(count: int, operation: Callable[[int], object]) -> Taken:
+    wall, cpu = time.perf_counter_ns(), time.process_time_ns()
     for number in range(count):
         operation(number)
-    return (time.perf_counter_ns() - began) / 1000 / count
+    wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+    return Taken(wall / 1000, cpu / 1000).over(count)
 
 
 def _conversation() -> tuple[Device, Device]:
@@ -115,23 +128,23 @@ class Ours:
 
     name = "tripleratchet"
 
-    def micros(self, workload: str, count: int) -> float | None:
+    def taken(self, workload: str, count: int) -> Taken | None:
         """One round of a workload."""
         return _OURS[workload](count)
 
 
-def _encrypt_round(count: int) -> float:
+def _encrypt_round(count: int) -> Taken:
     one, other = _conversation()
     return _timed(count, lambda _: _encrypt(one, other))
 
 
-def _decrypt_round(count: int) -> float:
+def _decrypt_round(count: int) -> Taken:
     one, other = _conversation()
     messages = [_encrypt(one, other) for _ in range(count)]
     return _timed(count, lambda number: _decrypt(other, one, messages[number]))
 
 
-def _ping_pong_round(count: int) -> float:
+def _ping_pong_round(count: int) -> Taken:
     one, other = _conversation()
 
     def turn(number: int) -> None:
@@ -141,7 +154,7 @@ def _ping_pong_round(count: int) -> float:
     return _timed(count, turn)
 
 
-def _first_ciphertext_round(count: int) -> float:
+def _first_ciphertext_round(count: int) -> Taken:
     other = _responder()
     senders = [_with_system_randomness(Device.create(f"sender {n}")) for n in range(count)]
     bundles = [other.bundle(one_time=number) for number in range(count)]
@@ -153,7 +166,7 @@ def _first_ciphertext_round(count: int) -> float:
     return _timed(count, set_up)
 
 
-def _first_decrypt_round(count: int) -> float:
+def _first_decrypt_round(count: int) -> Taken:
     other, messages = _responder(), []
     senders = [_with_system_randomness(Device.create(f"sender {n}")) for n in range(count)]
     for number, sender in enumerate(senders):
@@ -162,7 +175,7 @@ def _first_decrypt_round(count: int) -> float:
     return _timed(count, lambda number: _decrypt(other, senders[number], messages[number]))
 
 
-def _encrypt_batch_round(count: int) -> float:
+def _encrypt_batch_round(count: int) -> Taken:
     one, other = _conversation()
 
     def batch(_: int) -> None:
@@ -171,10 +184,10 @@ def _encrypt_batch_round(count: int) -> float:
             record, _message = _encrypt_record(record, one, other.address)
         one.records[other.address] = record.to_bytes()
 
-    return _timed(count // BATCH, batch) / BATCH
+    return _timed(count // BATCH, batch).over(BATCH)
 
 
-def _decrypt_batch_round(count: int) -> float:
+def _decrypt_batch_round(count: int) -> Taken:
     one, other = _conversation()
     messages = [_encrypt(one, other) for _ in range(count)]
 
@@ -184,10 +197,10 @@ def _decrypt_batch_round(count: int) -> float:
             record = _decrypt_record(record, other, one, message).record
         other.records[one.address] = record.to_bytes()
 
-    return _timed(count // BATCH, batch) / BATCH
+    return _timed(count // BATCH, batch).over(BATCH)
 
 
-def _primitives_round(count: int) -> float:
+def _primitives_round(count: int) -> Taken:
     """What one message needs of the library, and nothing around it: two chain steps, message keys,
     AES-256-CBC of 256 bytes and the MAC. The same in both directions."""
     key, iv, info, body = bytes(32), bytes(16), b"i" * 18, b"x" * 390
@@ -209,7 +222,7 @@ def _primitives_round(count: int) -> float:
     return _timed(count, one)
 
 
-_OURS: dict[str, Callable[[int], float]] = {
+_OURS: dict[str, Callable[[int], Taken]] = {
     "bare primitives of a message": _primitives_round,
     "encrypt": _encrypt_round,
     "decrypt": _decrypt_round,
@@ -234,10 +247,10 @@ class Official:
         )
         self.name = f"libsignal-client {_official_version()}"
 
-    def micros(self, workload: str, count: int) -> float | None:
+    def taken(self, workload: str, count: int) -> Taken | None:
         """One round of a workload; None for the ways only we have."""
         if workload.startswith("set-up"):
-            return _micros(self._call(workload, count=count))
+            return _taken(self._call(workload, count=count))
         rounds = {
             "encrypt": self._encrypt_round,
             "decrypt": self._decrypt_round,
@@ -251,18 +264,19 @@ class Official:
         self._process.stdin.close()
         self._process.wait(10)
 
-    def _encrypt_round(self, count: int) -> float:
+    def _encrypt_round(self, count: int) -> Taken:
         self._conversation()
-        return _micros(self._call("encrypt", count=count))
+        return _taken(self._call("encrypt", count=count))
 
-    def _decrypt_round(self, count: int) -> float:
+    def _decrypt_round(self, count: int) -> Taken:
         one, other = self._conversation()
         messages = [_on_the_line(_encrypt(one, other)) for _ in range(count)]
-        return _micros(self._call("decrypt", messages=messages))
+        return _taken(self._call("decrypt", messages=messages))
 
-    def _ping_pong_round(self, count: int) -> float:
+    def _ping_pong_round(self, count: int) -> Taken:
         one, other = self._conversation()
-        return sum(self._turn(one, other) for _ in range(count)) / count
+        turns = [self._turn(one, other) for _ in range(count)]
+        return Taken(*map(sum, zip(*turns, strict=True))).over(count)
 
     def _conversation(self) -> tuple[Device, Device]:
         """Our device with a session, and the other's address and identity to talk to it."""
@@ -288,13 +302,13 @@ class Official:
             self._turn(one, other)
         return one, other
 
-    def _turn(self, one: Device, other: Device) -> float:
+    def _turn(self, one: Device, other: Device) -> Taken:
         """Our message and its answer: the other's time to decrypt the one and encrypt the next."""
         received = self._call("receive", **_on_the_line(_encrypt(one, other)))
         sent = self._call("send")
         answer = tr.CiphertextMessage(sent["type"], bytes.fromhex(sent["ct"]))
         assert _decrypt(one, other, answer) == TEXT
-        return _micros(received) + _micros(sent)
+        return Taken(received["micros"] + sent["micros"], received["cpu"] + sent["cpu"])
 
     def _call(self, op: str, **fields: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -305,9 +319,8 @@ class Official:
         return answer
 
 
-def _micros(answer: dict[str, Any]) -> float:
-    micros: float = answer["micros"]
-    return micros
+def _taken(answer: dict[str, Any]) -> Taken:
+    return Taken(answer["micros"], answer["cpu"])
 
 
 def _on_the_line(message: tr.CiphertextMessage) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 // node bench.mjs [package]
 //
 // Timings of the official client, taken inside this process: one JSON command a line, one answer.
-// Times are microseconds for one operation. Every operation reads a serialised record from memory
+// Times are microseconds for one operation: `micros` by the clock, `cpu` of this process's threads. Every operation reads a serialised record from memory
 // and writes one, as an application does.
 //
 //   open {}                        a fresh party; answers its bundle
-//   receive {type, ct}             decrypts one message: {micros}
-//   send {}                        encrypts one: {micros, type, ct}
-//   encrypt {count}                encrypts as many in a row: {micros}
-//   decrypt {messages}             decrypts all of them in a row: {micros}
-//   set-up, first ciphertext {count} and set-up, first decrypt {count}: {micros}
+//   receive {type, ct}             decrypts one message: {micros, cpu}
+//   send {}                        encrypts one: {micros, cpu, type, ct}
+//   encrypt {count}                encrypts as many in a row: {micros, cpu}
+//   decrypt {messages}             decrypts all of them in a row: {micros, cpu}
+//   set-up, first ciphertext {count} and set-up, first decrypt {count}: {micros, cpu}
 
 import { createInterface } from 'node:readline';
 import { signal } from './client.mjs';
@@ -65,9 +65,10 @@ const encrypt = async (from, to) => {
 const decrypt = (to, from, message) => to.decrypt(message.type, message.body, from);
 
 async function timed(count, operation) {
-  const began = performance.now();
+  const [began, used] = [performance.now(), process.cpuUsage()];
   for (let number = 0; number < count; number += 1) await operation(number);
-  return { micros: ((performance.now() - began) * 1000) / count };
+  const { user, system } = process.cpuUsage(used);
+  return { micros: ((performance.now() - began) * 1000) / count, cpu: (user + system) / count };
 }
 
 let us;
