@@ -137,9 +137,10 @@ def _open_expected(
         return None  # for the current session's verdict, and then the others'
     if opened is None:
         return None
-    identity = opened[0].front[REMOTE]
+    following, plaintext = opened
+    identity = following.front[REMOTE]
     check_trust(identity, trusted_identity)
-    return Decrypted(record.with_current(opened[0]), opened[1], identity, None)
+    return Decrypted(SessionRecord(following, record.archived), plaintext, identity, None)
 
 
 def _decrypt_pre_key(

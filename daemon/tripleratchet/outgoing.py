@@ -95,7 +95,7 @@ def encrypt(
     if isinstance(current, Resting):
         rested, body = current.seal(plaintext, random)
         check_trust(rested.front[REMOTE], trusted_identity)
-        return record.with_current(rested), CiphertextMessage(_SIGNAL, body)
+        return SessionRecord(rested, record.archived), CiphertextMessage(_SIGNAL, body)
     _check_age(current, now_ms)
     following, message = session.seal(
         current, plaintext, local=local.address, remote=remote, random=random

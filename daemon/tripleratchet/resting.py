@@ -66,7 +66,7 @@ class Resting(NamedTuple):
         previous_counter, public, chain_key, counter = _SENDING.unpack_from(front, _SENDING_AT)
         if counter >= MAX_COUNTER:
             raise InvalidMessage("sending chain used up")
-        pq, pq_message, salt = pq.send(random)
+        pq, pq_message, salt = post_quantum.rested(pq).send(random)
         seed, chain_key = double.chain_step(chain_key)
         cipher_key, mac_key, iv = double.message_keys(seed, salt)
         body = build_signal_message(
@@ -86,7 +86,7 @@ class Resting(NamedTuple):
     def open(self, message: SignalMessage) -> tuple[Resting, bytes] | None:
         """Decrypt the message that comes next, as session.open_message does. None for another;
         raises InvalidMessage for one that does not open."""
-        front, newest, pq_before = self
+        front, newest, pq = self
         ratchet_key, chain_key, counter = _RECEIVING.unpack_from(front, newest)
         if (
             message.ratchet_key != ratchet_key
@@ -97,7 +97,7 @@ class Resting(NamedTuple):
             or front[LOCAL] == front[REMOTE]  # a session with oneself has other limits
         ):
             return None
-        pq, salt = pq_before.receive(message.pq_ratchet, MAX_FORWARD_JUMP)
+        following, salt = post_quantum.rested(pq).receive(message.pq_ratchet, MAX_FORWARD_JUMP)
         seed, chain_key = double.chain_step(chain_key)
         cipher_key, mac_key, iv = double.message_keys(seed, salt)
         if not message.verify(mac_key, front[REMOTE] + front[LOCAL]):
@@ -106,7 +106,7 @@ class Resting(NamedTuple):
         at = newest + PUBLIC_KEY_SIZE
         rest = front[at + _STEP.size :]
         front = b"".join((front[:at], _STEP.pack(chain_key, counter + 1), rest))
-        return Resting(front, newest, DECLINED if pq is None else pq), plaintext
+        return Resting(front, newest, following or DECLINED), plaintext
 
 
 def restore(data: bytes) -> Resting | Session:

@@ -57,7 +57,8 @@ class Resting(NamedTuple):
         pair, fields = layout.pair, layout.fields
         index, send = _STEP.unpack_from(data, pair)
         if layout.says is None or index >= MAX_INDEX:
-            return self.decoded().send(random)
+            following, wire, its_key = self.decoded().send(random)
+            return rest(following), wire, its_key
         number, piece, counted = 0, b"", b""
         if layout.is_counted:
             number = int.from_bytes(data[fields : fields + _COUNTER_SIZE], "big")
@@ -84,14 +85,15 @@ class Resting(NamedTuple):
         received = layout.pair + SENDING_SIZE
         index, receive = _STEP.unpack_from(data, received)
         end, index = received + SENDING_SIZE, index + 1
-        rest = None
+        after = None
         if index <= MAX_INDEX and _may_step(layout, data[end : end + 6], index):
-            rest = _rest_after(data, layout, wire, index, end)
-        if rest is None:
-            return self.decoded().receive(wire, max_jump)
+            after = _after_chain(data, layout, wire, index, end)
+        if after is None:
+            following, its_key = self.decoded().receive(wire, max_jump)
+            return None if following is None else rest(following), its_key
         receive, key = hkdf_pair(None, receive, index.to_bytes(_COUNTER_SIZE, "big") + STEP)
-        following = b"".join((data[:received], _STEP.pack(index, receive), rest))
-        return Resting(following, layout, chunks), key
+        parts = (data[:received], _STEP.pack(index, receive), after)
+        return Resting(b"".join(parts), layout, chunks), key
 
 
 def _may_step(layout: Layout, kept: bytes, index: int) -> bool:
@@ -102,7 +104,7 @@ def _may_step(layout: Layout, kept: bytes, index: int) -> bool:
     return layout.is_heard and int.from_bytes(kept[2:], "big") >= index - MAX_KEPT_KEYS
 
 
-def _rest_after(data: bytes, layout: Layout, wire: bytes, index: int, at: int) -> bytes | None:
+def _after_chain(data: bytes, layout: Layout, wire: bytes, index: int, at: int) -> bytes | None:
     """What comes after the chain, once the message of this epoch and index is taken in. None for
     another message, and for one that moves the state on."""
     start = layout.prefix + varint(index)
