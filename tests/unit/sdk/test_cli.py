@@ -6,7 +6,9 @@ import asyncio
 import datetime
 import json
 import os
+import signal
 import sys
+from collections import deque
 from pathlib import Path
 
 import grpc
@@ -19,7 +21,9 @@ from letterlock.cli.output import cell, error_line, event_row, exit_code, moment
 from letterlock.cli.settings import Settings, profile_path, read_profile, save_tokens
 from letterlock.cli.watch import watch_row
 from letterlock.content.v1 import content_pb2
+from letterlock.device.device import Device
 from letterlock.device.events import IncomingMessage, Receipt
+from letterlock.device.store import FileStore, MemoryStore
 from letterlock.errors import (
     Busy,
     DeviceError,
@@ -32,7 +36,7 @@ from letterlock.errors import (
 )
 from letterlock.v1 import messaging_pb2
 
-from tests.harness.fakes_relay import CODE, FakeRelay, serving_relay
+from tests.harness.fakes_relay import CODE, ConnectPlan, FakeRelay, serving_relay
 from tests.harness.fakes_sdk import NUMBER, TOKEN, FakeGateway, serving
 from tests.unit.sdk.test_admin import certificate
 
@@ -347,3 +351,38 @@ def test_recipients() -> None:
     for wrong in ("anna", USER[1:], "0f" * 15, ""):
         with pytest.raises(InvalidRequest, match=r"starts with \+"):
             recipient(wrong)
+
+
+async def test_ctrl_c_in_the_middle_of_a_send_says_so_and_the_message_is_kept(
+    tmp_path: Path,
+) -> None:
+    relay, state = FakeRelay(), tmp_path / "device.db"
+    async with serving_relay(relay) as target:
+        async with Device(target, store=FileStore(state), insecure=True) as device:
+            await device.register(NUMBER, await device.request_verification(NUMBER), CODE)
+            account = device.account_id
+        async with Device(target, store=MemoryStore(), insecure=True) as other:
+            await other.register(USER, await other.request_verification(USER), CODE)
+            relay.plans[account] = deque([ConnectPlan(answers=False)])
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                "from letterlock.cli.commands import main; main()",
+                *("--insecure", "device", "send", "--state", str(state), "--to", USER, "hello"),
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path), "LETTERLOCK_RELAY": target},
+            )
+            await relay.until(lambda: len(relay.submitted) == 1)
+            process.send_signal(signal.SIGINT)
+            _, err = await process.communicate()
+            assert process.returncode == 130
+            assert "the message is kept in" in err.decode()
+            assert "Traceback" not in err.decode()
+            async with Device(target, store=FileStore(state), insecure=True) as device:
+                assert device.unsent == 1
+                await device.connect()
+                await relay.until(lambda: len(relay.received) == 2)
+            event = await other.next_event()
+            assert isinstance(event, IncomingMessage)
+            assert event.text == "hello"
+            assert len(relay.submitted) == 1

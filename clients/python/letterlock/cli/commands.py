@@ -17,7 +17,7 @@ import click
 
 from letterlock.business.client import Start
 from letterlock.business.events import Event
-from letterlock.cli.context import Context, waits
+from letterlock.cli.context import Context, listens, waits
 from letterlock.cli.device import device
 from letterlock.cli.explain import explain
 from letterlock.cli.identity import identity
@@ -302,7 +302,7 @@ async def status(context: Context, sender: str, message_id: str | None, key: str
 @click.option("--wait/--no-wait", default=True, help="Wait for events to come, or stop when none.")
 @click.option("--ack/--no-ack", default=True, help="Acknowledge what is printed.")
 @click.pass_obj
-@waits
+@listens
 async def receive(context: Context, number: str, count: int | None, wait: bool, ack: bool) -> None:
     """Print the events of a business number, one JSON line each, and acknowledge them."""
     async with context.business(number, patient=wait) as client, client.receive() as events:
@@ -321,7 +321,7 @@ async def receive(context: Context, number: str, count: int | None, wait: bool, 
 @click.option("--ack/--no-ack", default=False, help="Acknowledge what is shown.")
 @click.option("--new", is_flag=True, help="Only what happens from now on.")
 @click.pass_obj
-@waits
+@listens
 async def watch(context: Context, number: str, ack: bool, new: bool) -> None:
     """Watch a business number: its events and statuses as they come. Ctrl-C ends it.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import random
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,6 +14,9 @@ from letterlock.business.client import BusinessClient
 from letterlock.cli.output import Output
 from letterlock.cli.patience import PATIENCE, whole
 from letterlock.cli.settings import Settings
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: what was asked for may not have happened."""
 
 
 class Context:
@@ -45,11 +48,28 @@ class Context:
 
 
 def waits(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async command; Ctrl-C is its normal end."""
+    """Run an async command that comes to an end by itself."""
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(command(*args, **options))
+        run_command(command(*args, **options))
 
     return run
+
+
+def listens(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async command that goes on until it is stopped: Ctrl-C is its normal end."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        run_command(command(*args, **options), interrupted=0)
+
+    return run
+
+
+def run_command(work: Coroutine[Any, Any, None], *, interrupted: int = INTERRUPTED) -> None:
+    """Run to the end, or, after Ctrl-C and what has to be put in order, to this exit code."""
+    try:
+        asyncio.run(work)
+    except KeyboardInterrupt:
+        sys.exit(interrupted)

@@ -6,16 +6,16 @@ The state file holds private keys and the messages not yet shown; it is readable
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from letterlock.cli.context import INTERRUPTED, Context, run_command
 from letterlock.cli.output import Output, digits_in_groups, moment, values
 from letterlock.cli.patience import PATIENCE, patiently, whole
 from letterlock.cli.settings import Settings, check_recipient
@@ -30,13 +30,12 @@ from letterlock.device.events import (
 from letterlock.device.store import FileStore
 from letterlock.errors import DeviceError, Unavailable
 
-if TYPE_CHECKING:
-    from letterlock.cli.context import Context
-
 DEFAULT_STATE = Path("letterlock-device.db")
 
 
-def _command(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+def _command(
+    command: Callable[..., Coroutine[Any, Any, None]], *, interrupted: int = INTERRUPTED
+) -> Callable[..., None]:
     """Give an async command its state file, and run it."""
 
     @click.option(
@@ -50,10 +49,13 @@ def _command(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...,
     @click.pass_obj
     @functools.wraps(command)
     def run(context: Context, /, state: Path, **options: Any) -> None:
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(command(context, state, **options))
+        run_command(command(context, state, **options), interrupted=interrupted)
 
     return run
+
+
+_listener = functools.partial(_command, interrupted=0)
+"""The same for a command that goes on until it is stopped."""
 
 
 def open_device(settings: Settings, state: Path) -> Device:
@@ -137,7 +139,7 @@ async def send(context: Context, state: Path, to: str, text: str) -> None:
 @device.command("receive")
 @click.option("--count", type=click.IntRange(1), help="Stop after so many messages.")
 @click.option("--seconds", type=float, help="Stop after so long without an event.")
-@_command
+@_listener
 async def receive(context: Context, state: Path, count: int | None, seconds: float | None) -> None:
     """Print what arrives, one JSON line each, and report texts as read."""
     async with registered_device(context.settings, state) as device:
