@@ -19,7 +19,7 @@ from letterlockd.model.sender import Sender
 from letterlockd.records.v1.inbox_pb2 import StoredEvent
 from letterlockd.registry.principals import Principal
 from letterlockd.rpc.interceptors import Gatekeeper
-from letterlockd.rpc.messaging import Messaging
+from letterlockd.rpc.messaging import Messaging, add_messaging_servicer
 from letterlockd.sealing.errors import KeyDestroyed
 from letterlockd.sealing.keyring import DayKey
 from letterlockd.sealing.seal import seal
@@ -167,7 +167,7 @@ async def messaging_room(store: MemoryStore | None = None) -> AsyncIterator[Room
     keeper = Gatekeeper(registry, open_methods=(), max_calls=100, revocations=registry)
     size = [("grpc.max_receive_message_length", 8 << 20)]
     server = grpc.aio.server(interceptors=[keeper], options=size)
-    messaging_pb2_grpc.add_MessagingServicer_to_server(messaging, server)
+    add_messaging_servicer(messaging, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OWN_CONNECTION) as channel:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
-from letterlock.v1 import businesses_pb2_grpc, identities_pb2_grpc, messaging_pb2_grpc
+from letterlock.v1 import businesses_pb2_grpc, identities_pb2_grpc
 
 from letterlockd.app.parts import limits_of, open_store, protections_of, server_identity
 from letterlockd.clock import SystemClock
@@ -27,7 +27,7 @@ from letterlockd.registry.room import Registry
 from letterlockd.role import Composed, run_role
 from letterlockd.rpc.businesses import BusinessesServicer
 from letterlockd.rpc.identities import IdentitiesServicer
-from letterlockd.rpc.messaging import Messaging
+from letterlockd.rpc.messaging import Messaging, add_messaging_servicer
 from letterlockd.rpc.server import RpcServer, Service
 from letterlockd.rpc.tls import TlsFault
 from letterlockd.sealing.keyring import DAY_MS, Keyring
@@ -138,9 +138,7 @@ def _services(
     messaging: Messaging, identities: IdentitiesServicer, businesses: BusinessesServicer
 ) -> list[Service]:
     return [
-        Service(
-            "letterlock.v1.Messaging", messaging, messaging_pb2_grpc.add_MessagingServicer_to_server
-        ),
+        Service("letterlock.v1.Messaging", messaging, add_messaging_servicer),
         Service(
             "letterlock.v1.Identities",
             identities,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 from letterlock.v1 import errors_pb2, messaging_pb2, messaging_pb2_grpc
@@ -29,15 +29,14 @@ from letterlockd.rpc.receive_call import ReceiveCall
 from letterlockd.rpc.send_call import Outbound, SendCall
 from letterlockd.rpc.validate import check_idempotency_key, check_message, check_message_id
 
-__all__ = ["MessageRefused", "Messaging", "Senders"]
+__all__ = ["MessageRefused", "Messaging", "Senders", "add_messaging_servicer"]
 
-_SendContext: TypeAlias = (
-    "grpc.aio.ServicerContext[messaging_pb2.SendRequest, messaging_pb2.SendResponse]"
-)
+_SendContext: TypeAlias = "grpc.aio.ServicerContext[messaging_pb2.SendRequest, bytes]"
 _ReceiveContext: TypeAlias = (
     "grpc.aio.ServicerContext[messaging_pb2.ReceiveRequest, messaging_pb2.ReceiveResponse]"
 )
 _REASON_PREFIX = "ERROR_REASON_"
+_SERVICE = "letterlock.v1.Messaging"
 
 
 class Senders(Protocol):
@@ -58,7 +57,8 @@ class MessageRefused(CallerError):
 
 
 class Messaging(messaging_pb2_grpc.MessagingServicer):
-    """One for each gateway process; belongs to one event loop."""
+    """One for each gateway process; belongs to one event loop. Add it with
+    `add_messaging_servicer`."""
 
     def __init__(
         self, senders: Senders, outbound: Outbound, inbox: Inbox, handover: Handover
@@ -213,6 +213,19 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
 
 def _nothing() -> None:
     return
+
+
+def add_messaging_servicer(servicer: Messaging, server: grpc.aio.Server) -> None:
+    """Add the service; the frames of Send are bytes already, where the generated code would
+    serialise. Of handlers for a method the one that was registered last serves it."""
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+        servicer.Send,
+        request_deserializer=messaging_pb2.SendRequest.FromString,
+        response_serializer=None,
+    )
+    methods: dict[str, Any] = {"Send": handler}
+    messaging_pb2_grpc.add_MessagingServicer_to_server(servicer, server)
+    server.add_registered_method_handlers(_SERVICE, methods)
 
 
 def _error_of(refused: errors_pb2.Refusal) -> MessageRefused:

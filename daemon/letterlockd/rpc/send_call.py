@@ -5,7 +5,9 @@
 
 A message counts as answered when its answer is written, not when it is known. So a caller that
 never reads its answers reaches the unanswered bound and is read no more: it costs that bound. No
-task and no future exists for a message. Knows nothing of how a message is sent.
+task and no future exists for a message, and answers wait as the bytes that will be written: a
+thousand small messages of protobuf cost more to keep and to copy. Knows nothing of how a message
+is sent.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import islice
 from typing import Protocol, TypeAlias
 
 import grpc
@@ -29,12 +30,16 @@ from letterlockd.limits import (
 )
 from letterlockd.model.ids import MessageId
 from letterlockd.model.sender import Sender
+from letterlockd.model.varint import varint
 from letterlockd.rpc.validate import check_batch, sort_messages
 from letterlockd.streams import send
 
 __all__ = ["Outbound", "SendCall", "SenderOf"]
 
-_Context: TypeAlias = "grpc.aio.ServicerContext[SendRequest, SendResponse]"
+_RESULTS_TAG = b"\x12"  # SendResponse.results: field 2, length-delimited
+_RESULT_TAG = b"\x0a"  # SendResults.results: field 1, length-delimited
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[SendRequest, bytes]"
 
 SenderOf = Callable[[str], Awaitable[Sender]]
 """A business number → the sender that the caller may act as; raises `LetterlockError`."""
@@ -68,8 +73,8 @@ class SendCall:
         self._sender_of = sender_of
         self._outbound = outbound
         self._stream = send.SendStream()
-        self._frames: deque[SendResponse] = deque()  # opened and draining: two at most
-        self._results: deque[SendResult] = deque()  # bounded by the machine's unanswered
+        self._frames: deque[bytes] = deque()  # opened and draining: two at most
+        self._results: deque[bytes] = deque()  # bounded by the machine's unanswered
         self._attention = asyncio.Event()
         self._reading = asyncio.Event()
         self._drain_grace_s = 0.0
@@ -124,7 +129,7 @@ class SendCall:
 
     def _answer(self, results: list[SendResult]) -> None:
         if self._stream.state is not send.SendState.CLOSED:
-            self._results.extend(results)
+            self._results.extend([result.SerializeToString() for result in results])
             self._attention.set()
 
     async def _write(self) -> None:
@@ -141,13 +146,14 @@ class SendCall:
                 await self._attention.wait()
 
     async def _write_results(self) -> None:
-        results = list(islice(self._results, MAX_FRAME_RESULTS))
-        frame = SendResponse()
-        frame.results.results.extend(results)
-        for _ in results:
-            self._results.popleft()
-        await self._context.write(frame)
-        self._apply(send.Answered(len(results)))
+        count = min(len(self._results), MAX_FRAME_RESULTS)
+        parts: list[bytes] = []
+        for _ in range(count):
+            result = self._results.popleft()
+            parts += (_RESULT_TAG, varint(len(result)), result)
+        body = b"".join(parts)
+        await self._context.write(b"".join((_RESULTS_TAG, varint(len(body)), body)))
+        self._apply(send.Answered(count))
 
     def _apply(self, event: send.Event) -> tuple[send.Action, ...]:
         self._stream, actions = send.step(self._stream, event)
@@ -164,7 +170,7 @@ class SendCall:
         return actions
 
     def _say(self, frame: SendResponse) -> None:
-        self._frames.append(frame)
+        self._frames.append(frame.SerializeToString())
         self._attention.set()
 
 
