@@ -19,7 +19,7 @@ import click
 
 from letterlockd.config import ConfigFault, Loaded, default_file, effective_file, load
 from letterlockd.errors import EnvironmentFault
-from letterlockd.exit_codes import of_error
+from letterlockd.exit_codes import ExitCode, of_error
 from letterlockd.layout import Layout, prepare_keys
 from letterlockd.readiness import Ready
 from letterlockd.settings import Settings
@@ -229,6 +229,82 @@ def keys_rotate(
     new = _hold(new_passphrase_from, confirm=True) or settings.keys.passphrase_from
     for line in asyncio.run(rotate(settings, wait_seconds=wait, new_passphrase_from=new)):
         click.echo(line)
+
+
+@main.command("backup")
+@_settings
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--with-keys", is_flag=True, help="Also keys/ and tls/: who has it reads it all.")
+def backup_command(
+    loaded: Loaded, forwarded: list[str], destination: Path, with_keys: bool
+) -> None:
+    """Copy the stores, as they are now, to a new folder; a daemon may run."""
+    from letterlockd.app.backup import backup
+
+    made = backup(
+        loaded.settings.data_folder,
+        destination,
+        with_keys=with_keys,
+        program=version("letterlock"),
+    )
+    for stored in made.stores:
+        click.echo(f"{stored.store}: {stored.size} bytes, master key {stored.master_key_id}")
+    if not with_keys:
+        click.echo("not in it: keys/ and tls/, which you keep elsewhere")
+
+
+@main.command("restore")
+@_settings
+@click.argument("source", type=click.Path(path_type=Path))
+def restore_command(loaded: Loaded, forwarded: list[str], source: Path) -> None:
+    """Put a backup's stores into a data folder that has none. What may have been used since the
+    backup is not used again: conversations open new sessions when they next send."""
+    from letterlockd.app.backup import restore
+
+    made = asyncio.run(restore(loaded.settings, source))
+    for stored in made.stores:
+        click.echo(f"{stored.store}: as of {made.made_at}, needs master key {stored.master_key_id}")
+
+
+@main.command("verify")
+@_settings
+@click.option("--backup", type=click.Path(path_type=Path), help="Look at this backup instead.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--no-seals", is_flag=True, help="Open no seal: needs no key.")
+@click.option("--only", hidden=True)
+def verify_command(
+    loaded: Loaded,
+    forwarded: list[str],
+    backup: Path | None,
+    as_json: bool,
+    no_seals: bool,
+    only: str | None,
+) -> None:
+    """Look at every record, index entry, counter and seal of the stores, and report. Changes
+    nothing; a daemon may run. Ends with code 12 when something is wrong."""
+    from letterlockd.app.passphrases import held_fd
+    from letterlockd.app.stores import present
+    from letterlockd.app.verify import VerifyStopped, verify_all, verify_one
+
+    stores = backup or loaded.settings.data_folder
+    if only is not None:
+        found = verify_one(loaded.settings, stores, only, seals=not no_seals)
+        click.echo(json.dumps(found.as_json()))
+        return
+    settings = loaded.settings if no_seals else _held(loaded.settings)
+    source = settings.keys.passphrase_from
+    arguments = [*forwarded, "--set", f"keys.passphrase_from={source}"]
+    arguments += ["--backup", str(stores)] + ["--no-seals"] * no_seals
+    try:
+        reports = verify_all(stores, present(stores), arguments, held_fd(source))
+    except VerifyStopped as stopped:
+        sys.exit(stopped.code)
+    if as_json:
+        click.echo(json.dumps([report.as_json() for report in reports], indent=2))
+    for report in () if as_json else reports:
+        click.echo("\n".join(report.lines()))
+    if any(report.wrong for report in reports):
+        sys.exit(ExitCode.DAMAGED)
 
 
 def _held(settings: Settings) -> Settings:

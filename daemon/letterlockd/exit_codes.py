@@ -17,6 +17,7 @@ been only where the table says so.
 | 9 | WORKERS_LOST | ratchet workers end faster than they can be replaced | yes |
 | 10 | GAVE_UP | `serve`: a role kept ending; the last lines above say with what | - |
 | 11 | ENVIRONMENT | something else around the daemon is wrong; the message says what | yes |
+| 12 | DAMAGED | a store does not agree with itself; `letterlockd verify` says where | no |
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class ExitCode(IntEnum):
     WORKERS_LOST = 9
     GAVE_UP = 10
     ENVIRONMENT = 11
+    DAMAGED = 12
 
 
 _OF_REASON = {
@@ -53,6 +55,10 @@ _OF_REASON = {
     "SCHEMA_TOO_NEW": ExitCode.DATA_FOLDER,
     "SCHEMA_TOO_OLD": ExitCode.DATA_FOLDER,
     "FILE_UNWRITABLE": ExitCode.DATA_FOLDER,
+    "DATA_FOLDER_UNFINISHED": ExitCode.DATA_FOLDER,
+    "BACKUP_UNUSABLE": ExitCode.DATA_FOLDER,
+    "COPY_FAILED": ExitCode.DATA_FOLDER,
+    "STORAGE_DAMAGED": ExitCode.DAMAGED,
     "MASTER_KEY_INVALID": ExitCode.KEYS,
     "MASTER_KEY_PERMISSIONS": ExitCode.KEYS,
     "MASTER_KEY_WRONG": ExitCode.KEYS,

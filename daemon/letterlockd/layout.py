@@ -11,6 +11,7 @@
       keys/gateways/<id>.hash   SHA-256 of a gateway's credential, in hex           relay
       tls/                      local CA and server certificate                     both
       verification/             codes, only with relay.verification = "file"        relay
+      restoring                 only while `letterlockd restore` works: refused
 
 The last column says which role needs the file where the two run apart: then `keys/gateways/` goes
 to the relay's machine, `tls/ca.crt` to the gateway's, and `keys/operator.token` to who operates.
@@ -34,7 +35,7 @@ __all__ = ["KeyFileFault", "Layout", "prepare_keys"]
 _MAX_KEY_FILE = 1024
 _GATEWAY_ID = "local"
 
-_OURS = frozenset({"gateway", "registry", "relay", "keys", "tls", "verification"})
+_OURS = frozenset({"gateway", "registry", "relay", "keys", "tls", "verification", "restoring"})
 _HARMLESS = frozenset({"letterlock.toml", "lost+found"})
 """May be in a folder before we are: own settings, and what a fresh file system has at its root."""
 
@@ -64,6 +65,11 @@ class Layout:
     def operator_token(self) -> Path:
         """The operator's bearer token."""
         return self.keys / "operator.token"
+
+    @property
+    def restoring(self) -> Path:
+        """There as long as a restore has not finished."""
+        return self.data / "restoring"
 
     @property
     def tls(self) -> Path:

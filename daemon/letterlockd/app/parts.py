@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 from letterlockd.app.passphrases import read_passphrase
+from letterlockd.errors import EnvironmentFault
 from letterlockd.layout import Layout
 from letterlockd.rpc.server import Limits
 from letterlockd.rpc.tls import ServerIdentity, local_identity, own_identity
@@ -41,8 +42,16 @@ async def open_store(
     opened: AsyncExitStack,
     *,
     lock_wait_seconds: float = 5.0,
+    unfinished: bool = False,
 ) -> LmdbStore:
-    """The store `<data>/<name>` with these tables and those of its keyring."""
+    """The store `<data>/<name>` with these tables and those of its keyring. Raises
+    `EnvironmentFault` (DATA_FOLDER_UNFINISHED) while a restore has not finished there, unless
+    that is who asks (`unfinished`)."""
+    if Layout(settings.data_folder).restoring.exists() and not unfinished:
+        raise EnvironmentFault(
+            f"a restore into {settings.data_folder} was not finished: run it again",
+            reason="DATA_FOLDER_UNFINISHED",
+        )
     store = await LmdbStore.open(
         Layout(settings.data_folder).data / name,
         [*tables, *keyring.TABLES, HISTORY],

@@ -11,6 +11,7 @@ from letterlock.relay.v1 import accounts_pb2_grpc, keys_pb2_grpc
 from letterlockd.app.parts import limits_of, open_store, protections_of, server_identity
 from letterlockd.clock import SystemClock
 from letterlockd.layout import Layout
+from letterlockd.relay import restored
 from letterlockd.relay.room import Relay
 from letterlockd.relay.senders import CommandSender, FolderSender
 from letterlockd.relay.settings import RelaySettings
@@ -24,6 +25,7 @@ from letterlockd.rpc.server import RpcServer, Service
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.sealing.rotation import MasterRotation, open_master_keys
 from letterlockd.settings import Settings
+from letterlockd.store.history import History
 from letterlockd.telemetry import Counters
 
 __all__ = ["compose", "run_relay"]
@@ -45,6 +47,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     identity = await asyncio.to_thread(server_identity, settings)
     store = await open_store(settings, "relay", TABLES, opened)
     keyring = await Keyring.open(store, provider, clock, former=former)
+    await restored.settle(store, await History.open(store, lambda: store.position))
     relay = await Relay.open(
         store,
         keyring,

@@ -40,6 +40,7 @@ from letterlockd.sealing.seal import KEY_BYTES, place, seal, unseal
 from letterlockd.store.port import ABSENT, Check, Delete, Put, Record, Store, Table
 
 __all__ = [
+    "CHECK_KEY",
     "DAY_KEYS",
     "DAY_MS",
     "MASTER_CHECK",
@@ -67,9 +68,9 @@ DAY_MS = 86_400_000
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
-_CHECK_KEY = b"check"
+CHECK_KEY = b"check"
 _CHECK_VALUE = b"letterlock master key check"
-_CHECK_CONTEXT = place(MASTER_CHECK.number, _CHECK_KEY)
+_CHECK_CONTEXT = place(MASTER_CHECK.number, CHECK_KEY)
 _SCOPE_BYTES = (0, 16)
 _DAY_BYTES = 4
 _RANDOM_ID_BYTES = 4
@@ -131,6 +132,23 @@ class Keyring:
         stored = await _create_or_read(store, await ring._check())
         if stored is not None:
             await ring._prove(stored)
+        return ring
+
+    @classmethod
+    async def reading(
+        cls,
+        store: Store,
+        provider: KeyProvider,
+        clock: Clock,
+        *,
+        former: KeyProvider | None = None,
+    ) -> Self:
+        """The keyring of a store that is only looked at. Raises `MasterKeyFault`."""
+        ring = cls(store, provider, clock, random=os.urandom, former=former)
+        stored = await store.get(MASTER_CHECK, CHECK_KEY)
+        if stored is None:
+            raise MasterKeyFault("the store is bound to no master key", reason="MASTER_KEY_WRONG")
+        await ring._prove(stored.value)
         return ring
 
     async def turn(self, provider: KeyProvider) -> None:
@@ -292,7 +310,7 @@ class Keyring:
     async def _check(self) -> Put:
         sealed = await self._provider.wrap(_CHECK_VALUE, _CHECK_CONTEXT)
         value = len(sealed).to_bytes(2, "big") + sealed + self._provider.key_id.encode()
-        return Put(MASTER_CHECK, _CHECK_KEY, value)
+        return Put(MASTER_CHECK, CHECK_KEY, value)
 
     async def _prove(self, stored: bytes) -> None:
         sealed, named = _split_check(stored)

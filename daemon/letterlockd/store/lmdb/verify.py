@@ -1,7 +1,12 @@
 """Walk a whole store and report what does not agree. Reads only; a daemon may be running.
 
-Checked: every record has its header and a version; records of a table expire exactly if the table
-says so; the expiry index and the records name each other, one to one (I4).
+Checked: every page that the tables need can be read, its keys ascend and are as many as the table
+says; every record has its header and a version; records of a table expire exactly if the table says
+so; the expiry index and the records name each other, one to one (I4). What values mean is not known
+here: their seals are checked by `app.verify`.
+
+A damaged page can end the process that reads it (LMDB trusts its file): whoever must survive it
+walks in a child process.
 """
 
 from __future__ import annotations
@@ -17,7 +22,9 @@ from letterlockd.store.lmdb.schema import (
     EXPIRY_DB,
     HEADER,
     META_DB,
+    NUMBER,
     expiry_key,
+    sequence_key,
     split_expiry_key,
     table_db,
     table_key,
@@ -26,6 +33,7 @@ from letterlockd.store.lmdb.schema import (
 __all__ = ["Difference", "Report", "verify"]
 
 _MAX_DATABASES = 257
+_SEQUENCE = sequence_key("")
 
 
 class Difference(NamedTuple):
@@ -37,19 +45,27 @@ class Difference(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a walk found: counts, and at most `limit` differences (`more`: there are others)."""
+    """What a walk found: counts, and at most `limit` differences (`more`: there are others).
+
+    `tables`: records by table number. `sequences`: the next free number by name. `highest`: by
+    table number, the largest number that the last 8 bytes of a key make.
+    """
 
     records: int
     expiry_entries: int
     differences: list[Difference]
     more: bool
+    tables: dict[int, int]
+    sequences: dict[str, int]
+    highest: dict[int, int]
 
 
 def verify(folder: Path, *, limit: int = 100) -> Report:
     """Walk the store in `folder` in one snapshot.
 
     Takes seconds per million records and holds a snapshot all the time, so the file of a busy
-    daemon grows meanwhile. Raises `EnvironmentFault` (DATA_FOLDER_FOREIGN) when no store is there.
+    daemon grows meanwhile. Raises `EnvironmentFault`: DATA_FOLDER_FOREIGN when no store is there,
+    STORAGE_DAMAGED when the walk cannot go on.
     """
     try:
         env = lmdb.open(
@@ -60,10 +76,16 @@ def verify(folder: Path, *, limit: int = 100) -> Report:
             f"no store in {folder} ({error})", reason="DATA_FOLDER_FOREIGN"
         ) from error
     with env, env.begin() as txn:
-        walk = _Walk(env, txn, limit)
-        walk.tables()
-        walk.index()
-        return Report(walk.records, walk.entries, walk.differences[:limit], walk.more)
+        try:
+            walk = _Walk(env, txn, limit)
+            walk.tables()
+            walk.index()
+            return walk.report()
+        except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError) as error:
+            raise EnvironmentFault(
+                f"the store in {folder} has a page that cannot be read ({error})",
+                reason="STORAGE_DAMAGED",
+            ) from error
 
 
 class _Walk:
@@ -82,16 +104,46 @@ class _Walk:
         self.entries = 0
         self.differences: list[Difference] = []
         self.more = False
+        self._counts: dict[int, int] = {}
+        self._highest: dict[int, int] = {}
+
+    def report(self) -> Report:
+        """What was found."""
+        sequences = {
+            bytes(key[len(_SEQUENCE) :]).decode("utf-8", "replace"): NUMBER.unpack(value)[0]
+            for key, value in self._txn.cursor(db=self._meta)
+            if key.startswith(_SEQUENCE) and len(value) == NUMBER.size
+        }
+        return Report(
+            self.records,
+            self.entries,
+            self.differences[: self._limit],
+            self.more,
+            self._counts,
+            sequences,
+            self._highest,
+        )
 
     def tables(self) -> None:
         """Every record, and that its expiry entry exists."""
         for number, database in self._tables.items():
             described = self._txn.get(table_key(number), db=self._meta)
             expires = None if described is None else described[:1] == b"1"
+            before, count = b"", 0
             for key, record in self._txn.cursor(db=database):
-                self.records += 1
+                count += 1
+                if key <= before:
+                    self._differs(number, key, "key out of order")
+                before = key
+                self._highest[number] = max(
+                    self._highest.get(number, 0), int.from_bytes(key[-8:], "big")
+                )
                 for what in self._record_faults(number, key, record, expires):
                     self._differs(number, key, what)
+            if count != self._txn.stat(database)["entries"]:
+                self._differs(number, b"", "another number of records than the table says")
+            self.records += count
+            self._counts[number] = count
 
     def index(self) -> None:
         """Every expiry entry, and that its record exists with that time."""

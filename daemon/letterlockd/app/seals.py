@@ -1,0 +1,233 @@
+"""Opens every seal of a store, and says nothing of what was in it.
+
+    gateway    identities, pre-keys, conversations, content that waits in outbox, held and inbox
+    registry   numbers of businesses
+    relay      numbers of users and businesses
+    each       scope keys under the master key, day keys under scope keys
+
+Rows without a seal are parsed. What is due may be gone while it is looked at, and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+from google.protobuf.message import DecodeError, Message
+
+from letterlockd.clock import Clock
+from letterlockd.errors import LetterlockError, NotFound
+from letterlockd.gateway import tables as gateway
+from letterlockd.gateway.inbox_rows import INBOX
+from letterlockd.model.ids import AccountId
+from letterlockd.records.v1 import gateway_pb2, inbox_pb2, jobs_pb2, registry_pb2, relay_pb2
+from letterlockd.registry import senders as registry_senders
+from letterlockd.registry import tables as registry
+from letterlockd.relay import numbers as relay_numbers
+from letterlockd.relay import tables as relay
+from letterlockd.sealing.errors import SealBroken
+from letterlockd.sealing.keyring import DAY_KEYS, SCOPE_KEYS, Keyring
+from letterlockd.sealing.provider import KeyProvider
+from letterlockd.store.lmdb.reader import Reader
+from letterlockd.store.port import Commit, Outcome, Record, StoreUnavailable, Swept, Table
+from letterlockd.workers.sealed import (
+    ConversationSeal,
+    Unreadable,
+    open_content,
+    open_identity,
+    open_pre_key,
+)
+
+__all__ = ["BrokenSeal", "broken_seals"]
+
+_STEP = 500
+_NUMBER_CONTEXT = b"number"
+
+_Open = Callable[[bytes, Record], Awaitable[None]]
+"""Opens a row (key, record). Raises what is wrong with it."""
+
+
+class BrokenSeal(NamedTuple):
+    """A row that does not open. `key` is not for logs."""
+
+    table: str
+    key: bytes
+    what: str
+
+
+class _ReadOnly:
+    """A `Store` over a `Reader`: what would have to be written is missing."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def get(self, table: Table, key: bytes) -> Record | None:
+        return self._reader.get_many(table.number, (key,))[0]
+
+    async def get_many(self, table: Table, keys: Sequence[bytes]) -> list[Record | None]:
+        return self._reader.get_many(table.number, keys)
+
+    async def scan(
+        self, table: Table, *, prefix: bytes = b"", after: bytes = b"", limit: int
+    ) -> list[tuple[bytes, Record]]:
+        return self._reader.scan(table.number, prefix, after, limit)[0]
+
+    async def count(self, table: Table) -> int:
+        return self._reader.count(table.number)
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Outcome]:
+        _refuse()
+
+    async def due(self, table: Table, now_ms: int, *, limit: int) -> list[tuple[bytes, Record]]:
+        _refuse()
+
+    async def sweep(
+        self, now_ms: int, *, limit: int, keep: frozenset[Table] = frozenset()
+    ) -> Swept:
+        _refuse()
+
+    async def reserve(self, name: str, count: int) -> int:
+        _refuse()
+
+    async def aclose(self) -> None:
+        self._reader.close()
+
+
+async def broken_seals(
+    reader: Reader,
+    tables: Sequence[Table],
+    provider: KeyProvider,
+    clock: Clock,
+    *,
+    former: KeyProvider | None,
+    limit: int,
+) -> list[BrokenSeal]:
+    """The rows of these tables that do not open, at most `limit`. Raises `MasterKeyFault`."""
+    keyring = await Keyring.reading(_ReadOnly(reader), provider, clock, former=former)
+    openers = _Openers(reader, keyring).by_table()
+    broken: list[BrokenSeal] = []
+    for table in tables:
+        opener = openers.get(table)
+        after, at_end = b"", opener is None
+        while opener is not None and not at_end and len(broken) < limit:
+            rows, at_end = reader.scan(table.number, b"", after, _STEP)
+            for key, record in rows:
+                after = key
+                what = await _what_is_wrong(opener, key, record, clock.now_ms())
+                if what:
+                    broken.append(BrokenSeal(table.name, key, what))
+    return broken[:limit]
+
+
+async def _what_is_wrong(opener: _Open, key: bytes, record: Record, now_ms: int) -> str:
+    if 0 < record.expires_at_ms <= now_ms:
+        return ""
+    try:
+        await opener(key, record)
+    except (Unreadable, SealBroken):
+        return "seal does not open"
+    except (DecodeError, ValueError):
+        return "cannot be parsed"
+    except NotFound:
+        return "its day key is gone"
+    except LetterlockError:
+        return "its key is missing"
+    return ""
+
+
+class _Openers:
+    def __init__(self, reader: Reader, keyring: Keyring) -> None:
+        self._reader = reader
+        self._keyring = keyring
+
+    def by_table(self) -> Mapping[Table, _Open]:
+        """How each table's rows are opened; tables whose values say nothing are not in it."""
+        return {
+            SCOPE_KEYS: self._scope_key,
+            DAY_KEYS: self._day_key,
+            gateway.NUMBERS: self._number,
+            gateway.PRE_KEYS: self._pre_key,
+            gateway.CONVERSATIONS: self._conversation,
+            gateway.OUTBOX: self._outbox,
+            gateway.HELD: self._outbox,
+            INBOX: self._inbox,
+            gateway.MESSAGES: _parsed(gateway_pb2.MessageRecord),
+            gateway.IDEMPOTENCY: _parsed(gateway_pb2.IdempotencyRecord),
+            registry.NUMBERS: self._business_number,
+            registry.BUSINESSES: _parsed(registry_pb2.BusinessRecord),
+            registry.TOKENS: _parsed(registry_pb2.TokenRecord),
+            registry.AUDIT: _parsed(registry_pb2.AuditRecord),
+            relay.ACCOUNTS: self._relay_account,
+            relay.MAILBOXES: _parsed(relay_pb2.StoredItem),
+            relay.SUBMITTED: _parsed(relay_pb2.SubmittedMessage),
+        }
+
+    async def _scope_key(self, key: bytes, record: Record) -> None:
+        await self._keyring.scope_key(key[1:])
+
+    async def _day_key(self, key: bytes, record: Record) -> None:
+        await self._keyring.day_key(key[1:-4], record.expires_at_ms - 1)
+
+    async def _number(self, key: bytes, record: Record) -> None:
+        number = gateway_pb2.NumberRecord.FromString(record.value)
+        scope_key = await self._keyring.scope_key(number.key_scope)
+        open_identity(scope_key, number.key_scope, number.sealed_identity)
+
+    async def _pre_key(self, key: bytes, record: Record) -> None:
+        scope, key_id = key[:16], int.from_bytes(key[17:], "big")
+        kind = jobs_pb2.PreKeyKind.Value(jobs_pb2.PreKeyKind.Name(key[16]))  # type: ignore[arg-type]
+        stored = jobs_pb2.SealedPreKey(kind=kind, key_id=key_id, sealed=record.value)
+        open_pre_key(await self._keyring.scope_key(scope), scope, stored)
+
+    async def _conversation(self, key: bytes, record: Record) -> None:
+        user, sealed = gateway.split_conversation(record.value)
+        opened = ConversationSeal(await self._key_of(AccountId(key[:16])), key).open(sealed)
+        if opened.user_account_id != user:
+            raise Unreadable
+
+    async def _key_of(self, account: AccountId) -> bytes:
+        row = self._reader.get_many(gateway.NUMBERS.number, (account,))[0]
+        if row is None:
+            raise Unreadable
+        scope = gateway_pb2.NumberRecord.FromString(row.value).key_scope
+        return await self._keyring.scope_key(scope)
+
+    async def _outbox(self, key: bytes, record: Record) -> None:
+        row = gateway_pb2.OutboxRecord.FromString(record.value)
+        if not row.sealed_payload:
+            return
+        day_key = await self._keyring.day_key(row.conversation[:16], row.expire_ms)
+        open_content(day_key.key, row.sealed_payload, row.conversation + row.message_id)
+
+    async def _inbox(self, key: bytes, record: Record) -> None:
+        account = key[:16]
+        for event in inbox_pb2.StoredEvents.FromString(record.value).events:
+            inbound = event.inbound
+            if not inbound.sealed_payload:
+                continue
+            day_key = await self._keyring.day_key_by_id(account, inbound.day_key_id)
+            context = account + event.pseudonym + inbound.message_id
+            open_content(day_key.key, inbound.sealed_payload, context)
+            if inbound.sealed_number:
+                open_content(day_key.key, inbound.sealed_number, context + _NUMBER_CONTEXT)
+
+    async def _business_number(self, key: bytes, record: Record) -> None:
+        if key[:1] != registry.number_key(b""):
+            return
+        stored = registry_pb2.BusinessNumberRecord.FromString(record.value)
+        await registry_senders.NumberVault(self._keyring).open(key[1:], stored)
+
+    async def _relay_account(self, key: bytes, record: Record) -> None:
+        vault = await relay_numbers.NumberVault.open(self._keyring, bytes)
+        vault.unseal(relay_pb2.RelayAccount.FromString(record.value).sealed_number, key)
+
+
+def _parsed(kind: type[Message]) -> _Open:
+    async def parse(key: bytes, record: Record) -> None:
+        kind.FromString(record.value)
+
+    return parse
+
+
+def _refuse() -> NoReturn:
+    raise StoreUnavailable("the store is only looked at")

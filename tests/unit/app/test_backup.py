@@ -1,0 +1,327 @@
+"""Backup, restore and verify of small stores: each bad input, each crash, each kind of damage."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from letterlockd import failpoints
+from letterlockd.app.backup import backup, restore
+from letterlockd.app.manifest import BackupFault, checksum
+from letterlockd.app.parts import open_store
+from letterlockd.app.stores import STORES
+from letterlockd.app.verify import verify_one
+from letterlockd.clock import SystemClock
+from letterlockd.errors import EnvironmentFault
+from letterlockd.exit_codes import ExitCode, of_error
+from letterlockd.gateway.tables import LOOKUPS, OUTBOX, outbox_key
+from letterlockd.layout import Layout
+from letterlockd.sealing.keyring import DAY_MS, Keyring
+from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.settings import Settings
+from letterlockd.store.history import History
+from letterlockd.store.lmdb.snapshot import Snapshot
+from letterlockd.store.port import Put
+
+BUSINESS = b"b" * 16
+FAR_MS = 4_000_000_000_000
+
+
+async def fill(settings: Settings) -> None:
+    """A gateway's and a registry's store with keys of each kind and some rows."""
+    provider = FileKeyProvider(Layout(settings.data_folder).master_key("gateway"))
+    async with AsyncExitStack() as opened:
+        for name in ("gateway", "registry"):
+            store = await open_store(settings, name, STORES[name], opened)
+            keyring = await Keyring.open(store, provider, SystemClock())
+            for day in range(3):
+                await keyring.day_key(BUSINESS, SystemClock().now_ms() + day * DAY_MS)
+            if name == "gateway":
+                rows = [Put(LOOKUPS, bytes([n]) * 48, b"p" * 16, FAR_MS) for n in range(200)]
+                await store.commit([rows])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder and a backup of it, not to be changed."""
+    folder = tmp_path_factory.mktemp("made")
+    settings = Settings(data_folder=folder / "data")
+    asyncio.run(fill(settings))
+    backup(folder / "data", folder / "kept", with_keys=False, program="test")
+    return folder
+
+
+@pytest.fixture
+def kept(made: Path, tmp_path: Path) -> Path:
+    """A backup that may be changed, beside an empty data folder that has the keys."""
+    shutil.copytree(made / "kept", tmp_path / "kept")
+    shutil.copytree(made / "data" / "keys", tmp_path / "data" / "keys")
+    return tmp_path / "kept"
+
+
+def settings_of(kept: Path) -> Settings:
+    return Settings(data_folder=kept.parent / "data")
+
+
+def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "letterlockd", *arguments, "--data", "data"],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+async def generation(settings: Settings, name: str) -> int:
+    async with AsyncExitStack() as opened:
+        store = await open_store(settings, name, STORES[name], opened)
+        return (await History.open(store, lambda: store.position)).generation
+
+
+async def test_a_backup_comes_back_as_a_new_generation(kept: Path) -> None:
+    settings = settings_of(kept)
+    manifest = await restore(settings, kept)
+    assert [stored.store for stored in manifest.stores] == ["gateway", "registry"]
+    key = FileKeyProvider(settings.data_folder / "keys" / "gateway.key")
+    for stored in manifest.stores:
+        assert stored.master_key_id == key.key_id
+        found = await asyncio.to_thread(
+            verify_one, settings, settings.data_folder, stored.store, seals=True
+        )
+        assert not found.wrong
+        assert await generation(settings, stored.store) == 1
+    assert not (settings.data_folder / "restoring").exists()
+    assert {path.name for path in settings.data_folder.iterdir()} == {"gateway", "registry", "keys"}
+
+
+def test_a_backup_has_no_key_and_no_free_page_unless_asked(made: Path, tmp_path: Path) -> None:
+    assert {path.name for path in (made / "kept").iterdir()} == {
+        "gateway",
+        "registry",
+        "manifest.json",
+    }
+    backup(made / "data", tmp_path / "with", with_keys=True, program="test")
+    copied = tmp_path / "with" / "keys" / "gateway.key"
+    assert copied.read_bytes() == (made / "data" / "keys" / "gateway.key").read_bytes()
+    with Snapshot(made / "data" / "gateway") as snapshot:
+        assert snapshot.kind == "gateway"
+        assert snapshot.position > 1
+
+
+def test_a_backup_is_a_new_folder_of_a_data_folder(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackupFault, match="exists"):
+        backup(made / "data", made / "kept", with_keys=False, program="test")
+    with pytest.raises(BackupFault, match="holds no store"):
+        backup(tmp_path, tmp_path / "new", with_keys=False, program="test")
+    with pytest.raises(BackupFault, match="cannot be made"):
+        backup(made / "data", tmp_path / "no" / "where", with_keys=False, program="test")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("point", ["backup.copied", "backup.before_rename"])
+def test_a_backup_that_fails_leaves_nothing(made: Path, tmp_path: Path, point: str) -> None:
+    failpoints.configure(f"{point}=error")
+    try:
+        with pytest.raises(failpoints.InjectedFault):
+            backup(made / "data", tmp_path / "new", with_keys=True, program="test")
+    finally:
+        failpoints.configure("")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_that_is_killed_has_no_name(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "data", tmp_path / "data")
+    killed = command(tmp_path, "backup", "new", LETTERLOCK_FAILPOINTS="backup.before_rename=kill")
+    assert killed.returncode == -9
+    assert not (tmp_path / "new").exists()
+    done = command(tmp_path, "backup", "new")
+    assert done.returncode == 0, done.stderr
+    assert "not in it: keys/" in done.stdout
+
+
+def test_a_full_disk_ends_a_backup_cleanly(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "data", tmp_path / "data")
+    limited = f"ulimit -f 16; exec {sys.executable} -m letterlockd backup new --data data"
+    ran = subprocess.run(
+        ["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == ExitCode.DATA_FOLDER, ran.stderr
+    assert "cannot be written" in ran.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
+
+
+def truncate(kept: Path) -> None:
+    os.truncate(kept / "gateway" / "data.mdb", 8_192)
+
+
+def flip(kept: Path) -> None:
+    file = kept / "gateway" / "data.mdb"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def lose(kept: Path) -> None:
+    (kept / "registry" / "data.mdb").unlink()
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def damage(kept: Path) -> None:
+        said = json.loads((kept / "manifest.json").read_bytes())
+        change(said)
+        (kept / "manifest.json").write_text(json.dumps(said))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (truncate, "another size"),
+        (flip, "checksum"),
+        (lose, "missing"),
+        (lambda kept: (kept / "manifest.json").unlink(), "cannot be read"),
+        (lambda kept: (kept / "manifest.json").write_text("{"), "damaged"),
+        (lambda kept: (kept / "manifest.json").write_text("[]"), "damaged"),
+        (changed(lambda said: said.update(format=2)), "does not know"),
+        (changed(lambda said: said.update(extra=1)), "damaged"),
+        (changed(lambda said: said.pop("stores")), "damaged"),
+        (changed(lambda said: said.update(stores=[])), "damaged"),
+        (changed(lambda said: said["stores"][0].update(store="../../etc")), "damaged"),
+        (changed(lambda said: said["stores"][0].update(store="other")), "no known kind"),
+        (changed(lambda said: said["stores"][0].update(size="big")), "damaged"),
+        (changed(lambda said: said["stores"][0].update(schema=99)), "schema version 99"),
+    ],
+)
+async def test_what_is_no_whole_backup_is_refused_before_a_byte_is_written(
+    kept: Path, damage: Callable[[Path], None], says: str
+) -> None:
+    damage(kept)
+    settings = settings_of(kept)
+    with pytest.raises(BackupFault, match=says):
+        await restore(settings, kept)
+    assert {path.name for path in settings.data_folder.iterdir()} == {"keys"}
+
+
+async def test_a_store_of_another_kind_under_a_good_checksum_is_refused(kept: Path) -> None:
+    said = json.loads((kept / "manifest.json").read_bytes())
+    file = kept / "registry" / "data.mdb"
+    shutil.copyfile(kept / "gateway" / "data.mdb", file)
+    said["stores"][1].update(size=file.stat().st_size, sha256=checksum(file))
+    (kept / "manifest.json").write_text(json.dumps(said))
+    with pytest.raises(EnvironmentFault) as caught:
+        await restore(settings_of(kept), kept)
+    assert caught.value.reason == "DATA_FOLDER_FOREIGN"
+
+
+@pytest.mark.parametrize("point", ["restore.copied", "restore.before_finish"])
+async def test_a_restore_that_is_killed_is_refused_until_done_again(kept: Path, point: str) -> None:
+    folder, settings = kept.parent, settings_of(kept)
+    environment = {failpoints.VARIABLE: f"{point}=kill"}
+    killed = await asyncio.to_thread(command, folder, "restore", "kept", **environment)
+    assert killed.returncode == -9
+    with pytest.raises(EnvironmentFault, match="was not finished") as caught:
+        await generation(settings, "gateway")
+    assert of_error(caught.value) == ExitCode.DATA_FOLDER
+    await restore(settings, kept)
+    assert await generation(settings, "gateway") == 1
+
+
+async def test_a_folder_with_a_store_is_not_restored_into(kept: Path) -> None:
+    settings = settings_of(kept)
+    await restore(settings, kept)
+    with pytest.raises(BackupFault, match="holds a store already"):
+        await restore(settings, kept)
+
+
+async def test_a_backup_that_brings_keys_does_not_replace_keys(made: Path, kept: Path) -> None:
+    backup(made / "data", kept.parent / "with", with_keys=True, program="test")
+    with pytest.raises(BackupFault, match="brings its own"):
+        await restore(settings_of(kept), kept.parent / "with")
+
+
+async def test_the_wrong_master_key_is_told_apart_from_damage(kept: Path) -> None:
+    settings = settings_of(kept)
+    await restore(settings, kept)
+    key = settings.data_folder / "keys" / "gateway.key"
+    key.unlink()
+    FileKeyProvider(key)
+    look = functools.partial(verify_one, settings, settings.data_folder, "gateway")
+    ran = await asyncio.to_thread(command, kept.parent, "verify")
+    assert ran.returncode == ExitCode.KEYS, ran.stdout + ran.stderr
+    key.unlink()
+    with pytest.raises(EnvironmentFault, match="does not exist") as caught:
+        await asyncio.to_thread(look, seals=True)
+    assert of_error(caught.value) == ExitCode.KEYS
+    found = await asyncio.to_thread(look, seals=False)
+    assert not found.wrong
+    assert "seals not checked: good" in found.lines()[0]
+
+
+def day_key_bytes(data: Path) -> bytes:
+    """The last bytes of a day key's record, which is sealed."""
+    from letterlockd.sealing.keyring import DAY_KEYS
+    from letterlockd.store.lmdb.reader import Reader
+
+    reader = Reader(data / "gateway", [DAY_KEYS])
+    ((_, record), *_), _ = reader.scan(DAY_KEYS.number, b"", b"", 10)
+    reader.close()
+    return record.value[-32:]
+
+
+def test_a_flipped_bit_in_a_seal_is_found(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "data", tmp_path / "data")
+    file = tmp_path / "data" / "gateway" / "data.mdb"
+    content = bytearray(file.read_bytes())
+    sealed = day_key_bytes(made / "data")
+    places = [at for at in range(len(content)) if content.startswith(sealed, at)]
+    assert places
+    for at in places:
+        content[at] ^= 4
+    file.write_bytes(content)
+    ran = command(tmp_path, "verify", "--json")
+    assert ran.returncode == ExitCode.DAMAGED, ran.stderr
+    assert json.loads(ran.stdout)[0]["wrong"] == {"day-keys: seal does not open": 1}
+
+
+@pytest.mark.parametrize("torn", [bytes(4_096), b"\x00\xff" * 1_024])
+def test_torn_pages_are_found_and_never_end_the_report(
+    made: Path, tmp_path: Path, torn: bytes
+) -> None:
+    shutil.copytree(made / "data", tmp_path / "data")
+    file = tmp_path / "data" / "gateway" / "data.mdb"
+    content = bytearray(file.read_bytes())
+    for page in range(2, len(content) // 4_096):
+        content[page * 4_096 : page * 4_096 + len(torn)] = torn
+    file.write_bytes(content)
+    ran = command(tmp_path, "verify", "--json")
+    assert ran.returncode == ExitCode.DAMAGED, ran.stdout + ran.stderr
+    damaged, good = json.loads(ran.stdout)
+    assert damaged["wrong"]
+    assert not good["wrong"]
+
+
+async def test_a_number_that_is_still_to_be_given_is_found(kept: Path) -> None:
+    settings = settings_of(kept)
+    await restore(settings, kept)
+    async with AsyncExitStack() as opened:
+        store = await open_store(settings, "gateway", STORES["gateway"], opened)
+        first = await store.reserve(OUTBOX.name, 10)
+        await store.commit([[Put(OUTBOX, outbox_key(first + 10), b"", FAR_MS)]])
+    found = await asyncio.to_thread(
+        verify_one, settings, settings.data_folder, "gateway", seals=False
+    )
+    assert found.wrong == {"outbox: a number that the sequence is still to give": 1}
