@@ -28,12 +28,12 @@ from letterlockd.relay import tables as relay
 from letterlockd.sealing.errors import SealBroken
 from letterlockd.sealing.keyring import DAY_KEYS, SCOPE_KEYS, Keyring
 from letterlockd.sealing.provider import KeyProvider
+from letterlockd.sealing.seal import unseal
 from letterlockd.store.lmdb.reader import Reader
 from letterlockd.store.port import Commit, Outcome, Record, StoreUnavailable, Swept, Table
 from letterlockd.workers.sealed import (
     ConversationSeal,
     Unreadable,
-    open_content,
     open_identity,
     open_pre_key,
 )
@@ -197,7 +197,7 @@ class _Openers:
         if not row.sealed_payload:
             return
         day_key = await self._keyring.day_key(row.conversation[:16], row.expire_ms)
-        open_content(day_key.key, row.sealed_payload, row.conversation + row.message_id)
+        unseal(day_key.key, row.sealed_payload, row.conversation + row.message_id)
 
     async def _inbox(self, key: bytes, record: Record) -> None:
         account = key[:16]
@@ -207,9 +207,9 @@ class _Openers:
                 continue
             day_key = await self._keyring.day_key_by_id(account, inbound.day_key_id)
             context = account + event.pseudonym + inbound.message_id
-            open_content(day_key.key, inbound.sealed_payload, context)
+            unseal(day_key.key, inbound.sealed_payload, context)
             if inbound.sealed_number:
-                open_content(day_key.key, inbound.sealed_number, context + _NUMBER_CONTEXT)
+                unseal(day_key.key, inbound.sealed_number, context + _NUMBER_CONTEXT)
 
     async def _business_number(self, key: bytes, record: Record) -> None:
         if key[:1] != registry.number_key(b""):
