@@ -56,9 +56,9 @@ class Held:
         """A row is durable."""
         self.count += 1
 
-    def removed(self) -> None:
-        """A row is deleted."""
-        self.count -= 1
+    def removed(self, count: int = 1) -> None:
+        """So many rows are deleted."""
+        self.count -= count
 
     @property
     def is_full(self) -> bool:

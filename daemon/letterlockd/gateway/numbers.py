@@ -86,6 +86,8 @@ class NumberBook:
         if number is None:
             return None
         sender = await self._senders(account)
+        if account in self._barred:
+            return None
         holds = sender is not None and sender.hold_identity_changes
         if holds != number.hold_identity_changes:
             number = self._numbers[account] = replace(number, hold_identity_changes=holds)

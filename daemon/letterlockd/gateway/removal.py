@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from letterlockd import failpoints
+from letterlockd.gateway.held import Held
 from letterlockd.gateway.inbox_rows import INBOX
 from letterlockd.gateway.numbers import NumberBook
 from letterlockd.gateway.tables import (
@@ -39,7 +40,7 @@ from letterlockd.store.port import Delete, Record, Store, Table
 
 __all__ = ["Deregistration", "Removal"]
 
-_OF_ACCOUNT = (CONVERSATIONS, LOOKUPS, IDEMPOTENCY, SEEN, ASKED, HELD, LAST_RESORT_USES, INBOX)
+_OF_ACCOUNT = (CONVERSATIONS, LOOKUPS, IDEMPOTENCY, SEEN, ASKED, LAST_RESORT_USES, INBOX)
 """Tables whose keys begin with the account."""
 
 _STEP = 500
@@ -64,6 +65,7 @@ class Removal:
         store: Store,
         keyring: Keyring,
         numbers: NumberBook,
+        held: Held,
         relay: Deregistration,
         in_hand: Callable[[AccountId], bool],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -71,6 +73,7 @@ class Removal:
         self._store = store
         self._keyring = keyring
         self._numbers = numbers
+        self._held = held
         self._relay = relay
         self._in_hand = in_hand
         self._sleep = sleep
@@ -91,6 +94,7 @@ class Removal:
             await self._clear(PRE_KEYS, key_scope)
         for table in _OF_ACCOUNT:
             await self._clear(table, account)
+        self._held.removed(await self._clear(HELD, account))
         await self._clear_messages(account)
         failpoints.hit("gateway.removal.cleared")
         await self._forget(account, phone_number)
@@ -101,9 +105,12 @@ class Removal:
 
         return any([bool(keys) async for keys in self._matching(OUTBOX, is_its)])
 
-    async def _clear(self, table: Table, prefix: bytes) -> None:
+    async def _clear(self, table: Table, prefix: bytes) -> int:
+        cleared = 0
         while rows := await self._store.scan(table, prefix=prefix, limit=_STEP):
             await self._store.commit([[Delete(table, key) for key, _ in rows]])
+            cleared += len(rows)
+        return cleared
 
     async def _clear_messages(self, account: AccountId) -> None:
         def is_its(record: Record) -> bool:

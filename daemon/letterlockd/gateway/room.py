@@ -202,6 +202,7 @@ class Gateway:
             store=store,
             keyring=keyring,
             numbers=numbers,
+            held=held,
             relay=relay,
             in_hand=self.outbound.holds,
         )

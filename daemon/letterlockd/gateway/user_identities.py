@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from letterlockd.errors import (
     BrokenInvariant,
+    Forbidden,
     InvalidField,
     LetterlockError,
     NotFound,
@@ -141,7 +142,7 @@ class UserIdentities:
     async def _number(self, sender: Sender) -> Number:
         number = await self._numbers.get(sender.account_id)
         if number is None:
-            raise BrokenInvariant("a sender's number has no keys")
+            raise Forbidden("the business number was removed")
         return number
 
 

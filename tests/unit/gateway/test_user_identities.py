@@ -11,7 +11,7 @@ from letterlock.device.device import Device
 from letterlock.v1 import errors_pb2
 from letterlock.v1 import messaging_pb2 as api
 from letterlockd import failpoints
-from letterlockd.errors import Conflict, InvalidField, NotFound
+from letterlockd.errors import Conflict, Forbidden, InvalidField, NotFound
 from letterlockd.gateway import tables
 from letterlockd.gateway.room import Gateway
 from letterlockd.gateway.settings import GatewaySettings
@@ -406,6 +406,19 @@ async def test_without_a_session_a_released_message_gets_fresh_bundles(world: Wo
         async with reading(phone) as (reader,):
             assert await reader.texts(1) == ["held"]
         assert gateway.counters.repairs == 2
+
+
+async def test_nothing_stays_held_for_a_number_that_is_removed(
+    world: World, store: GatewayStore
+) -> None:
+    before = await hold_two(world, store)
+    async with world.gateway(store) as gateway:
+        account = before.business.sender.account_id
+        await gateway.removal.remove_number(account, before.business.sender.phone_number)
+        assert gateway.held.count == 0
+        assert await store.count(tables.HELD) == 0
+        with pytest.raises(Forbidden):
+            await gateway.user_identities.safety_number(before.business.sender, before.user)
 
 
 async def test_unknown_users_and_what_was_never_scanned(world: World) -> None:
