@@ -25,7 +25,10 @@ _INSTALL_SECONDS = 110
 
 
 def build_typescript_client() -> str | None:
-    """What is missing for the TypeScript client to run, or None when it is installed and built."""
+    """What is missing for the TypeScript client to run, or None when it is installed and built.
+
+    Raises RuntimeError when it does not compile.
+    """
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         return "node and npm are needed for the TypeScript client"
@@ -35,7 +38,10 @@ def build_typescript_client() -> str | None:
         failed = _run(npm, "ci", "--no-audit", "--no-fund")
         if failed is not None:
             return failed
-    return _run(npm, "run", "--silent", "build")
+    failed = _run(npm, "run", "--silent", "build")
+    if failed is not None:
+        raise RuntimeError(failed)
+    return None
 
 
 def _run(*command: str) -> str | None:

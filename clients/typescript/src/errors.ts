@@ -11,6 +11,7 @@
  *     │   └── AlreadyExists, VerificationFailed, DevicesChanged, Replaced,
  *     │       IdentityUnconfirmed, SafetyNumberMismatch
  *     ├── Expired              the time-to-live passed
+ *     ├── NotDecrypted         the recipient's device could not decrypt it, sent again or not
  *     ├── Busy                 a bound was reached; `retryAfter` says when to come back
  *     ├── Unavailable          no connection, or the process is going away: come back
  *     │   └── DeadlineExceeded
@@ -148,6 +149,11 @@ export class SafetyNumberMismatch extends Conflict {
   static override readonly reason: string = "SAFETY_NUMBER_MISMATCH";
 }
 
+/** The recipient's device could not decrypt the message, however often it was sent again. */
+export class NotDecrypted extends LetterlockError {
+  static override readonly reason: string = "UNDECRYPTABLE";
+}
+
 /** The time-to-live passed. */
 export class Expired extends LetterlockError {
   static override readonly reason: string = "EXPIRED";
@@ -208,7 +214,7 @@ const BY_REASON: ReadonlyMap<string, ErrorClass> = new Map<string, ErrorClass>([
   ["CONFLICT", Conflict],
   ["IDENTITY_UNCONFIRMED", IdentityUnconfirmed],
   ["SAFETY_NUMBER_MISMATCH", SafetyNumberMismatch],
-  ["UNDECRYPTABLE", Conflict],
+  ["UNDECRYPTABLE", NotDecrypted],
   ["INTERNAL", ServerError],
   ["DEADLINE_EXCEEDED", DeadlineExceeded],
 ]);

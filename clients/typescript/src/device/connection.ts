@@ -17,8 +17,9 @@ import { endsWithin, type Sleep } from "../waiting.js";
 import { hex, unhex } from "../wire.js";
 import { Chores } from "./chores.js";
 import { type DeviceEvent, type IncomingMessage, SendRefused } from "./events.js";
+import type { TakenIn } from "./inbox.js";
 import { Mailbox } from "./mailbox.js";
-import type { Answered } from "./outbox.js";
+import type { Answered, Waiting } from "./outbox.js";
 import type { Relay } from "./relay.js";
 import { Sender } from "./sender.js";
 import type { DeviceState } from "./state.js";
@@ -189,14 +190,28 @@ export class Connection {
   }
 
   async #takeIn(items: readonly Item[]): Promise<void> {
-    const events = await this.#state.turn(async () => {
-      const taken: DeviceEvent[] = [];
-      for (const item of items) taken.push(...(await this.#state.inbox.takeIn(item)));
-      return taken;
+    const taken = await this.#state.turn(async () => {
+      const nowMs = this.#options.nowMs();
+      const all: [bigint, TakenIn][] = [];
+      for (const item of items) {
+        all.push([item.itemId, await this.#state.inbox.takeIn(item, nowMs)]);
+      }
+      return all;
     });
-    this.#ready.push(...events);
-    this.#mailbox.acknowledge(items.map((item) => item.itemId));
+    const [safe, failed]: [bigint[], bigint[]] = [[], []];
+    for (const [itemId, { events, complaint, report }] of taken) {
+      this.#ready.push(...events);
+      if (complaint !== undefined) this.#release(complaint);
+      if (report !== undefined) this.#chores.reported(report, itemId);
+      else (complaint === undefined ? safe : failed).push(itemId);
+    }
+    this.#mailbox.acknowledge(safe, failed);
     this.#chores.keysUsed();
+  }
+
+  #release(entry: Waiting): void {
+    entry.isDurable = true;
+    this.#mailbox.submit(entry.submission);
   }
 
   /** Send the read receipts that are due, and commit what was acked. */
@@ -225,6 +240,10 @@ export class Connection {
   }
 
   #settle(messageId: Uint8Array, error?: LetterlockError): void {
+    const entry = this.#state.outbox.get(messageId);
+    if (entry !== undefined && error === undefined) {
+      this.#state.healing.keep(entry, this.#options.nowMs());
+    }
     const heard = this.#state.outbox.settle(messageId, error);
     if (error !== undefined && !heard) this.#tell(new SendRefused(hex(messageId), error));
   }

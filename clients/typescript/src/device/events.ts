@@ -84,7 +84,10 @@ export class IdentityChanged {
   constructor(readonly account: string) {}
 }
 
-/** A message could not be decrypted and is gone. */
+/**
+ * A message could not be decrypted. With `resendRequested` its sender was asked for it again, and it
+ * may still come.
+ */
 export class Undecryptable {
   readonly kind = "undecryptable";
   constructor(
@@ -92,6 +95,8 @@ export class Undecryptable {
     readonly deviceId: number,
     /** For example INVALID_MESSAGE, UNTRUSTED_IDENTITY, MALFORMED. */
     readonly reason: string,
+    readonly messageId: string,
+    readonly resendRequested: boolean,
   ) {}
 }
 

@@ -15,14 +15,24 @@ import {
 } from "../generated/letterlock/relay/v1/mailbox_pb.js";
 import { enumName, hex, unhex } from "../wire.js";
 import {
+  failedMessageId,
+  MAX_ATTEMPTS,
+  PLAINTEXT,
+  type Report,
+  readReport,
+} from "./decryptionError.js";
+import {
   type DeviceEvent,
   IdentityChanged,
   IncomingMessage,
   Receipt,
   Undecryptable,
 } from "./events.js";
+import type { Healing } from "./healing.js";
+import type { Waiting } from "./outbox.js";
 import { RatchetFault } from "./ratchetFault.js";
 import type { Rows } from "./rows.js";
+import type { Sent } from "./sent.js";
 import type { Opened, Sessions } from "./sessions.js";
 
 /**
@@ -31,17 +41,37 @@ import type { Opened, Sessions } from "./sessions.js";
  */
 const MAX_SEEN = 4_096;
 
+/**
+ * What came of an item: `events` for the application, a `complaint` that goes to the sender of what
+ * could not be decrypted, a `report` that this device is to act on.
+ */
+export interface TakenIn {
+  readonly events: readonly DeviceEvent[];
+  readonly complaint?: Waiting;
+  readonly report?: Report;
+}
+
 /** Inbound messages of one device. */
 export class Inbox {
   readonly #sessions: Sessions;
   readonly #rows: Rows;
+  readonly #sent: Sent;
+  readonly #healing: Healing;
   readonly #onAck: (message: IncomingMessage) => void;
   /** Messages of an earlier process that were not acked. */
   readonly unacknowledged: readonly IncomingMessage[];
   #sequence: number;
 
-  constructor(sessions: Sessions, rows: Rows, onAck: (message: IncomingMessage) => void) {
+  constructor(
+    sessions: Sessions,
+    sent: Sent,
+    healing: Healing,
+    rows: Rows,
+    onAck: (message: IncomingMessage) => void,
+  ) {
     this.#sessions = sessions;
+    this.#sent = sent;
+    this.#healing = healing;
     this.#rows = rows;
     this.#onAck = onAck;
     this.unacknowledged = rows
@@ -51,30 +81,49 @@ export class Inbox {
     this.#sequence = this.unacknowledged.at(-1)?.sequence ?? 0;
   }
 
-  /** What one item of the mailbox tells the application; never throws for a bad one. */
-  async takeIn({ kind }: Item): Promise<DeviceEvent[]> {
-    if (kind.case === "receipts") return kind.value.receipts.map(toReceipt);
-    if (kind.case !== "envelope") return [];
+  /** What one item of the mailbox is; never throws for a bad one. */
+  async takeIn({ kind }: Item, nowMs: number): Promise<TakenIn> {
+    if (kind.case === "receipts") {
+      return { events: kind.value.receipts.map((receipt) => this.#receipt(receipt)) };
+    }
+    if (kind.case !== "envelope") return { events: [] };
     const envelope = kind.value;
-    let opened: Opened;
+    if (envelope.type === PLAINTEXT) {
+      const report = readReport(envelope);
+      return report === undefined ? { events: [] } : { events: [], report };
+    }
     try {
-      opened = await this.#sessions.decrypt(envelope);
+      return { events: this.#opened(envelope, await this.#sessions.decrypt(envelope)) };
     } catch (error) {
       if (!(error instanceof RatchetFault)) throw error;
-      // A repeat was committed before; its acknowledgement was lost.
-      if (error.reason === "DUPLICATED_MESSAGE") return [];
-      return [undecryptable(envelope, error.reason)];
+      return this.#failed(envelope, error.reason, nowMs);
     }
-    const message = this.#message(envelope, opened.plaintext);
-    const changed = opened.identityChanged
-      ? [new IdentityChanged(hex(envelope.senderAccountId))]
-      : [];
-    return message === undefined ? changed : [...changed, message];
   }
 
   /** The application is done with a message. */
   acknowledge(message: IncomingMessage): void {
     this.#rows.delete("in", String(message.sequence));
+  }
+
+  #opened(envelope: Envelope, { identityChanged, plaintext }: Opened): DeviceEvent[] {
+    const message = this.#message(envelope, plaintext);
+    const changed = identityChanged ? [new IdentityChanged(hex(envelope.senderAccountId))] : [];
+    return message === undefined ? changed : [...changed, message];
+  }
+
+  #failed(envelope: Envelope, reason: string, nowMs: number): TakenIn {
+    // A repeat was committed before; its acknowledgement was lost.
+    if (reason === "DUPLICATED_MESSAGE") return { events: [] };
+    const complaint = this.#healing.complain(envelope, nowMs);
+    if (complaint === undefined) return { events: [undecryptable(envelope, reason)] };
+    const asked = (envelope.resend?.attempt ?? 0) < MAX_ATTEMPTS;
+    return { events: [undecryptable(envelope, reason, asked)], complaint };
+  }
+
+  #receipt({ messageId, recipientAccountId, kind }: WireReceipt): Receipt {
+    this.#sent.forget(hex(messageId));
+    const name = enumName(Receipt_KindSchema, kind);
+    return new Receipt(hex(messageId), hex(recipientAccountId), name);
   }
 
   #message(envelope: Envelope, plaintext: Uint8Array): DeviceEvent | undefined {
@@ -119,11 +168,8 @@ function parse(plaintext: Uint8Array): Payload | undefined {
   }
 }
 
-function undecryptable(envelope: Envelope, reason: string): Undecryptable {
-  return new Undecryptable(hex(envelope.senderAccountId), envelope.senderDeviceId, reason);
-}
-
-function toReceipt({ messageId, recipientAccountId, kind }: WireReceipt): Receipt {
-  const name = enumName(Receipt_KindSchema, kind);
-  return new Receipt(hex(messageId), hex(recipientAccountId), name);
+function undecryptable(envelope: Envelope, reason: string, asked = false): Undecryptable {
+  const { senderAccountId, senderDeviceId } = envelope;
+  const messageId = hex(failedMessageId(envelope));
+  return new Undecryptable(hex(senderAccountId), senderDeviceId, reason, messageId, asked);
 }

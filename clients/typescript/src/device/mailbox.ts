@@ -48,6 +48,7 @@ export class Mailbox {
   readonly #stop = new AbortController();
   #toSubmit: Submission[] = [];
   #acks: bigint[] = [];
+  #failed: bigint[] = [];
   #held: Item[] = [];
   #isOpen = false;
   #draining = false;
@@ -69,10 +70,14 @@ export class Mailbox {
     this.#toWrite.notify();
   }
 
-  /** Let the relay forget items: what they said is durable here. */
-  acknowledge(itemIds: readonly bigint[]): void {
+  /**
+   * Let the relay forget items: what they said is durable here, or what `failed` to be decrypted is
+   * durably reported.
+   */
+  acknowledge(itemIds: readonly bigint[], failed: readonly bigint[] = []): void {
     if (!this.#isOpen) return;
     this.#acks.push(...itemIds);
+    this.#failed.push(...failed);
     this.#toWrite.notify();
   }
 
@@ -122,6 +127,7 @@ export class Mailbox {
       this.#isOpen = false;
       // What was not acknowledged is delivered again on the next stream.
       this.#acks = [];
+      this.#failed = [];
       this.#held = [];
     }
     return this.#closing;
@@ -164,9 +170,11 @@ export class Mailbox {
   }
 
   #nextFrame(): ConnectRequest["frame"] | undefined {
-    if (this.#acks.length > 0) {
+    if (this.#acks.length > 0 || this.#failed.length > 0) {
       const itemIds = this.#acks.splice(0, MAX_ACKS);
-      return create(ConnectRequestSchema, { frame: { case: "acks", value: { itemIds } } }).frame;
+      const failedItemIds = this.#failed.splice(0, MAX_ACKS - itemIds.length);
+      const frame = { case: "acks", value: { itemIds, failedItemIds } } as const;
+      return create(ConnectRequestSchema, { frame }).frame;
     }
     if (this.#toSubmit.length === 0 || this.#draining) return undefined;
     const submissions = this.#nextBatch();

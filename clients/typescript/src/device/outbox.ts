@@ -19,6 +19,9 @@ import type { Rows } from "./rows.js";
 /** Messages that may wait for the relay; then sending waits, too. */
 const MAX_WAITING = 256;
 
+/** Reports and resends that may wait beside them; then no more are made. */
+const MAX_HEALING = 256;
+
 /** Hears what became of a submission; without an error, the relay has it. */
 export type Answered = (error?: LetterlockError) => void;
 
@@ -30,6 +33,14 @@ export interface Waiting {
   /** Set once the commit is through: a stream that opens before must not take it along. */
   isDurable: boolean;
   repairs: number;
+}
+
+/**
+ * Whether an entry is a decryption-error message, or a message sent again because of one: nobody waits
+ * for it, and it takes nobody's room.
+ */
+export function isHealing({ submission, plaintext }: Waiting): boolean {
+  return submission.resend !== undefined || plaintext.length === 0;
 }
 
 /** The unanswered submissions by message id, oldest first. */
@@ -55,6 +66,11 @@ export class Outbox {
     return this.#waiting.size;
   }
 
+  /** Whether a report or a resend more may be added. */
+  get mayHeal(): boolean {
+    return this.#healing < MAX_HEALING;
+  }
+
   /** Everything unanswered that may leave this device, oldest first. */
   submissions(): Submission[] {
     return [...this.#waiting.values()]
@@ -69,7 +85,10 @@ export class Outbox {
 
   /** Wait for room for one entry, and keep it; give it back by calling what this returns. */
   async reserve(): Promise<() => void> {
-    while (this.#failure === undefined && this.size + this.#reserved >= MAX_WAITING) {
+    while (
+      this.#failure === undefined &&
+      this.size - this.#healing + this.#reserved >= MAX_WAITING
+    ) {
       await this.#room.changed();
     }
     if (this.#failure !== undefined) throw this.#failure;
@@ -105,7 +124,7 @@ export class Outbox {
     this.#rows.delete("out", id);
     this.#room.notify();
     entry.answered?.(error);
-    return error === undefined || entry.answered !== undefined;
+    return error === undefined || entry.answered !== undefined || isHealing(entry);
   }
 
   /** The connection is gone for good: whoever waits hears it; the entries stay. */
@@ -113,6 +132,10 @@ export class Outbox {
     this.#failure = error;
     for (const entry of this.#waiting.values()) entry.answered?.(error);
     this.#room.notify();
+  }
+
+  get #healing(): number {
+    return [...this.#waiting.values()].filter(isHealing).length;
   }
 
   #note({ submission, plaintext }: Waiting): void {

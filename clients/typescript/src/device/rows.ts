@@ -10,7 +10,8 @@
  *     session/ account.device           session record of libsignal
  *     peer/ account                     the identity key last seen, 33 bytes
  *     number/ E.164                     account, 16 bytes
- *     out/ message id                   u32 length, Submission, Payload: until the relay has answered
+ *     out/ submission id                u32 length, Submission, Payload: until the relay has answered
+ *     sent/ message id                  see sent.ts: until a device has taken it
  *     in/ sequence                      sender (16), device (1), Payload: until the app has acked
  *     seen/ sender.message id           inbound messages that came before
  *     used/ hash                        uses of last-resort keys
@@ -32,6 +33,7 @@ export type Kind =
   | "peer"
   | "number"
   | "out"
+  | "sent"
   | "in"
   | "seen"
   | "used";

@@ -126,6 +126,18 @@ export class Sessions {
     }
   }
 
+  /** archive(), where the session with a device sends under this ratchet key of ours. */
+  async archiveSending(
+    accountId: string,
+    deviceId: number,
+    ratchetKey: Uint8Array<ArrayBuffer>,
+  ): Promise<boolean> {
+    const record = await this.#records.getSession(this.#peer(accountId, deviceId));
+    if (!record?.currentRatchetKeyMatches(PublicKey.deserialize(ratchetKey))) return false;
+    this.archive(accountId, [deviceId]);
+    return true;
+  }
+
   /** Encrypt for one device that has a session. */
   async encrypt(
     accountId: string,
@@ -133,7 +145,7 @@ export class Sessions {
     plaintext: Uint8Array<ArrayBuffer>,
     now: Date,
   ): Promise<DeviceEnvelope> {
-    const peer = ProtocolAddress.new(ratchetName(accountId), deviceId);
+    const peer = this.#peer(accountId, deviceId);
     const identities = this.#identities(this.identity(accountId));
     const message = await this.#rows.step(() =>
       signalEncrypt(plaintext, peer, this.#own, this.#records, identities, now),
@@ -159,7 +171,7 @@ export class Sessions {
   }
 
   async #decrypt(accountId: string, envelope: Envelope): Promise<Opened> {
-    const peer = ProtocolAddress.new(ratchetName(accountId), envelope.senderDeviceId);
+    const peer = this.#peer(accountId, envelope.senderDeviceId);
     const known = this.identity(accountId);
     const isFirst = envelope.type === CiphertextMessageType.PreKey;
     // Only a first message can bring a new identity; an ordinary one proves nothing new.
@@ -215,7 +227,7 @@ export class Sessions {
   ): Promise<void> {
     try {
       const bundle = toBundle(identity, device);
-      const peer = ProtocolAddress.new(ratchetName(accountId), device.deviceId);
+      const peer = this.#peer(accountId, device.deviceId);
       const identities = this.#identities(undefined);
       await processPreKeyBundle(bundle, peer, this.#own, this.#records, identities, now);
     } catch (error) {
@@ -242,6 +254,10 @@ export class Sessions {
       .all("session")
       .filter(([key]) => key.startsWith(`${accountId}.`))
       .map(([key, row]) => [Number(key.slice(33)), SessionRecord.deserialize(row)]);
+  }
+
+  #peer(accountId: string, deviceId: number): ProtocolAddress {
+    return ProtocolAddress.new(ratchetName(accountId), deviceId);
   }
 
   #identities(trusted: Uint8Array | undefined): Identities {

@@ -21,10 +21,12 @@ import { Turns } from "../waiting.js";
 import { hex, unhex } from "../wire.js";
 import { type Account, accountFromRow } from "./account.js";
 import type { IncomingMessage } from "./events.js";
+import { Healing } from "./healing.js";
 import { Inbox } from "./inbox.js";
 import { OwnKeys } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Rows } from "./rows.js";
+import { Sent } from "./sent.js";
 import { Sessions } from "./sessions.js";
 import type { DeviceStore } from "./store.js";
 
@@ -37,6 +39,8 @@ export class DeviceState {
   readonly keys: OwnKeys;
   readonly sessions: Sessions;
   readonly outbox: Outbox;
+  readonly sent: Sent;
+  readonly healing: Healing;
   readonly inbox: Inbox;
   readonly #rows: Rows;
   readonly #store: DeviceStore;
@@ -56,7 +60,9 @@ export class DeviceState {
       this.keys = new OwnKeys(this.#rows);
       this.sessions = new Sessions(this.account, this.keys, this.#rows);
       this.outbox = new Outbox(this.#rows);
-      this.inbox = new Inbox(this.sessions, this.#rows, onAck);
+      this.sent = new Sent(this.#rows);
+      this.healing = new Healing(this.sessions, this.outbox, this.sent);
+      this.inbox = new Inbox(this.sessions, this.sent, this.healing, this.#rows, onAck);
     } catch (error) {
       if (error instanceof LetterlockError) throw error;
       throw new DeviceError("unreadable", { field: "store", limit: "a device's state" });
