@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from . import keys
 from .address import Address
+from .decryption_error import DecryptionError, decryption_error_of, plaintext_content
 from .errors import (
     CorruptRecord,
     InvalidKyberPreKeyId,
@@ -45,6 +46,7 @@ from .prekeys import (
     generate_signed_pre_key,
 )
 from .record import SessionRecord
+from .wire import bytes_field
 from .xeddsa import sign
 
 Fields = dict[str, Any]
@@ -143,6 +145,8 @@ class Peers:
             "decrypt": self.decrypt,
             "decryptMany": self.decrypt_many,
             "archive": self.archive,
+            "complain": self.complain,
+            "heal": self.heal,
             "session": self.session,
             "setSession": self.set_session,
             "dropSession": self.drop_session,
@@ -248,6 +252,24 @@ class Peers:
         if remote in party.sessions:
             party.sessions[remote] = party.sessions[remote].archive()
         return {}
+
+    def complain(self, fields: Fields) -> Fields:
+        """The type 8 message for the device that sent a message which does not open."""
+        message = CiphertextMessage(fields["type"], bytes.fromhex(fields["ct"]))
+        error = DecryptionError.of(
+            message, timestamp_ms=_now(fields), device_id=fields["from"]["dev"]
+        ).to_bytes()
+        return {"ct": plaintext_content(bytes_field(8, error)).hex()}
+
+    def heal(self, fields: Fields) -> Fields:
+        """Take in a type 8 message: archive the session that the other end cannot decrypt."""
+        party, remote = self._of(fields), _address(fields["from"])
+        key = decryption_error_of(bytes.fromhex(fields["ct"])).ratchet_key
+        record = party.sessions.get(remote)
+        archived = key is not None and record is not None and record.sends_under(key)
+        if archived and record is not None:
+            party.sessions[remote] = record.archive()
+        return {"archived": archived}
 
     def session(self, fields: Fields) -> Fields:
         """The serialised record, private keys and all."""

@@ -24,7 +24,18 @@ from letterlock import BusinessClient, Device, Event, OutgoingMessage
 from letterlock.device.events import IncomingMessage
 from letterlockd import failpoints
 
-from tests.harness.people import DELIVERED, PATIENT, WAIT_SECONDS, open_shop, operator, user
+from tests.harness.people import (
+    DELIVERED,
+    FAILED,
+    PATIENT,
+    WAIT_SECONDS,
+    forget_sessions,
+    next_message,
+    open_shop,
+    operator,
+    receiving,
+    user,
+)
 from tests.harness.supervised import Daemon, daemon
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module")]
@@ -55,6 +66,8 @@ AT_ONCE = (
     ("gateway.inbound.after_commit", "relay.ack.before_commit"),
     ("workers.job.answering", "store.gateway.commit.after", "store.relay.commit.before"),
 )
+HEALING_POINTS = ("gateway.healing.before_commit", "gateway.healing.after_commit")
+"""The first commit of a healing archives the session; what is sent again comes in a later one."""
 REGISTRY_POINTS = ("store.registry.commit.before", "store.registry.commit.after")
 
 OLD_USERS, NEW_USERS = 2, 3
@@ -79,7 +92,8 @@ class Armed:
 
     @property
     def environment(self) -> dict[str, str]:
-        points = ";".join(f"{point}=kill" for point in (*POINTS, *REGISTRY_POINTS))
+        every = (*POINTS, *HEALING_POINTS, *REGISTRY_POINTS)
+        points = ";".join(f"{point}=kill" for point in every)
         return {failpoints.VARIABLE: points, failpoints.ARMED_VARIABLE: str(self._folder)}
 
     def arm(self, points: Sequence[str]) -> None:
@@ -272,6 +286,32 @@ async def test_nothing_is_lost_repeated_or_reordered(
         await load.introduce(await users(OLD_USERS))
         await load.play(await users(NEW_USERS), lambda: armed.arm(points))
         assert armed.acted(points), "a point was never passed"
+
+
+@pytest.mark.parametrize("point", HEALING_POINTS)
+async def test_a_message_that_is_being_healed_arrives_once(
+    running: Daemon, armed: Armed, point: str
+) -> None:
+    await running.whole()
+    shop, number = await open_shop(running, new_number()), new_number()
+    async with (
+        shop.client(retry=PATIENT) as business,
+        receiving(business) as events,
+        user(running, number) as ana,
+    ):
+        await business.send(to=number, text="hello")
+        assert (await next_message(ana)).text == "hello"
+        forget_sessions(ana)
+        armed.arm([point])
+        accepted = await business.send(to=number, text="important")
+        got = await next_message(ana)
+        assert (got.text, got.message_id.hex()) == ("important", accepted.message_id)
+        reading = asyncio.create_task(ana.next_event())
+        await events.until(events.reached(accepted.message_id, DELIVERED))
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        assert armed.acted([point])
+        assert FAILED not in events.statuses[accepted.message_id]
 
 
 @pytest.mark.parametrize("point", REGISTRY_POINTS)

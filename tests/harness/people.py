@@ -132,6 +132,14 @@ async def user(
         yield device
 
 
+def forget_sessions(device: Device) -> None:
+    """Leave a device with its keys alone, as if it were restored from its first day's copy."""
+    assert device._state is not None
+    sessions = device._state.sessions
+    for account_id, devices in sessions._records.items():
+        sessions.forget(account_id, list(devices))
+
+
 async def next_event(device: Device) -> DeviceEvent:
     """The next event of a device; a failure when none comes."""
     async with asyncio.timeout(WAIT_SECONDS):

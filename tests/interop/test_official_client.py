@@ -202,6 +202,28 @@ def test_simultaneous_initiation(pair: tuple[Party, Party]) -> None:
         assert receiver.decrypt(sender, sender.encrypt(receiver, text)) == text
 
 
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_session_that_fails_is_healed(pair: tuple[Party, Party], answered: bool) -> None:
+    initiator, responder = pair
+    _start(initiator, responder)
+    if answered:
+        responder.decrypt(initiator, initiator.encrypt(responder, b"hello"))
+        initiator.decrypt(responder, responder.encrypt(initiator, b"hello"))
+    lost = initiator.encrypt(responder, b"important")
+    complaint = responder.call("complain", **{"from": initiator.address}, **lost)["ct"]
+    assert initiator.call("heal", **{"from": responder.address}, ct=complaint)["archived"]
+    with pytest.raises(PeerError):  # there is none to send with now
+        initiator.encrypt(responder, b"important")
+    again = responder.bundle(one_time=2, signed=1, kyber=1)
+    initiator.process_bundle(responder, again)
+    message = initiator.encrypt(responder, b"important")
+    assert message["type"] == 3
+    assert responder.decrypt(initiator, message) == b"important"
+    # The same complaint once more is old news: it must not cost the new session.
+    assert not initiator.call("heal", **{"from": responder.address}, ct=complaint)["archived"]
+    assert initiator.decrypt(responder, responder.encrypt(initiator, b"got it")) == b"got it"
+
+
 def test_an_archived_session_still_receives(pair: tuple[Party, Party]) -> None:
     initiator, responder = pair
     _start(initiator, responder)

@@ -147,6 +147,30 @@ const operations = {
     return {};
   },
 
+  complain(fields) {
+    const error = signal.DecryptionErrorMessage.forOriginal(
+      bytes(fields.ct),
+      fields.type,
+      time(fields).getTime(),
+      fields.from.dev,
+    );
+    return { ct: hex(signal.PlaintextContent.from(error).serialize()) };
+  },
+
+  async heal(fields) {
+    const { sessions } = partyOf(fields);
+    const content = signal.PlaintextContent.deserialize(bytes(fields.ct));
+    const error = signal.DecryptionErrorMessage.extractFromSerializedBody(content.body());
+    const record = await sessions.getSession(address(fields.from));
+    const key = error.ratchetKey();
+    const archived = Boolean(key && record?.currentRatchetKeyMatches(key));
+    if (archived) {
+      record.archiveCurrentState();
+      await sessions.saveSession(address(fields.from), record);
+    }
+    return { archived };
+  },
+
   session(fields) {
     const stored = partyOf(fields).sessions.bytesOf(address(fields.to));
     return { session: stored ? hex(stored) : null };

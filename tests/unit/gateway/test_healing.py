@@ -31,6 +31,7 @@ from tripleratchet.messages import PreKeySignalMessage
 from tests.harness.clock import settle
 from tests.harness.conversations import text_payload
 from tests.harness.gateway import Business, GatewayStore, World, gateway_store, message, reading
+from tests.harness.people import forget_sessions
 
 USER = "+4915112345678"
 _Reason = api.UndecryptableMessage
@@ -91,13 +92,6 @@ def state(device: Device) -> Any:
 
 def undecryptable(events: Sequence[StoredEvent]) -> list[StoredEvent]:
     return [event for event in events if event.HasField("undecryptable")]
-
-
-def forget_sessions(device: Device) -> None:
-    """What a device restored from an old copy has."""
-    sessions = state(device).sessions
-    for account, devices in list(sessions._records.items()):
-        sessions.forget(account, list(devices))
 
 
 async def forget_conversations(store: GatewayStore) -> None:

@@ -186,6 +186,25 @@ def test_every_kind_of_event_has_a_row() -> None:
     assert status_name(99) == "99"  # type: ignore[arg-type]
 
 
+def test_what_was_not_decrypted_says_why_and_what_is_done_about_it() -> None:
+    proto = messaging_pb2.Event(event_id="e")
+    lost = proto.undecryptable
+    lost.user_id, lost.message_id = "f" * 32, "a" * 32
+    lost.reason = messaging_pb2.UndecryptableMessage.REASON_NO_SESSION
+    lost.resend_requested = True
+    event = Event(proto, lambda _: None)
+    row = event_row(event)
+    assert (row["reason"], row["resend_requested"]) == ("NO_SESSION", True)
+    assert watch_row(event)["what"] == "NO_SESSION, asked for again"
+    lost.reason, lost.resend_requested = 99, False  # type: ignore[assignment]
+    assert watch_row(Event(proto, lambda _: None))["what"] == "99, given up"
+    healed = messaging_pb2.Event(event_id="e")
+    healed.message.resent = True
+    healed.message.content.text.body = "hi"
+    assert watch_row(Event(healed, lambda _: None))["what"] == "hi (sent again)"
+    assert event_row(Event(healed, lambda _: None))["resent"] is True
+
+
 async def test_an_empty_key_is_refused(tmp_path: Path) -> None:
     gateway = FakeGateway()
     sending = ("send", "--from", NUMBER, "--to", USER, "--key", "", "hi")

@@ -79,8 +79,22 @@ class Event:
 
     @property
     def undecryptable(self) -> messaging_pb2.UndecryptableMessage | None:
-        """A message of a user was lost."""
+        """A message of a user could not be decrypted. With `resend_requested` it comes as a message
+        of the same id once their device has sent it again."""
         return self._proto.undecryptable if self._proto.HasField("undecryptable") else None
+
+    @property
+    def undecryptable_reason(self) -> str | None:
+        """Why it could not be decrypted: "NO_SESSION", "INVALID", …, "NOT_RESENT" for one that has
+        not come again; of a reason of a newer gateway its number."""
+        lost = self.undecryptable
+        if lost is None:
+            return None
+        try:
+            name = messaging_pb2.UndecryptableMessage.Reason.Name(lost.reason)
+        except ValueError:
+            return str(lost.reason)
+        return name.removeprefix("REASON_")
 
     @property
     def content(self) -> content_pb2.Content | None:

@@ -207,7 +207,13 @@ def event_row(event: DeviceEvent) -> dict[str, object]:
     if isinstance(event, IdentityChanged):
         return {"kind": "identity_changed", "account": event.account.hex()}
     if isinstance(event, Undecryptable):
-        return {"kind": "undecryptable", "sender": event.sender.hex(), "reason": event.reason}
+        return {
+            "kind": "undecryptable",
+            "sender": event.sender.hex(),
+            "reason": event.reason,
+            "message_id": event.message_id.hex(),
+            "resend_requested": event.resend_requested,
+        }
     return {
         "kind": "refused",
         "message_id": event.message_id.hex(),

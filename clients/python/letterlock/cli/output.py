@@ -114,6 +114,8 @@ def event_row(event: Event) -> dict[str, object]:
             "sent_time": moment(event.message.sent_time.ToDatetime(UTC)),
             "content": values(event.message.content),
         }
+        if event.message.resent:
+            row["resent"] = True
         if event.message.identity_unconfirmed:
             row["identity_unconfirmed"] = True
     elif event.status is not None:
@@ -131,7 +133,12 @@ def event_row(event: Event) -> dict[str, object]:
             "held": event.identity_change.held,
         }
     elif event.undecryptable is not None:
-        row["user_id"] = event.undecryptable.user_id
+        row |= {
+            "user_id": event.undecryptable.user_id,
+            "message_id": event.undecryptable.message_id,
+            "reason": event.undecryptable_reason,
+            "resend_requested": event.undecryptable.resend_requested,
+        }
     return row
 
 

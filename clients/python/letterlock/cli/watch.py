@@ -40,6 +40,11 @@ def watch_row(event: Event) -> dict[str, object]:
     what = row.get("status") or event.text
     if what is None and event.content is not None:
         what = event.content.WhichOneof("kind") or "unknown content"
+    if event.undecryptable is not None:
+        asked = "asked for again" if event.undecryptable.resend_requested else "given up"
+        what = f"{event.undecryptable_reason}, {asked}"
+    elif event.message is not None and event.message.resent:
+        what = f"{what} (sent again)"
     return {
         "time": row["time"],
         "kind": event.kind or "unknown",
