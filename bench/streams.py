@@ -29,7 +29,7 @@ from letterlock.v1.messaging_pb2 import (
     SendOpen,
     SendRequest,
 )
-from letterlockd.gateway.inbox import INBOX
+from letterlockd.gateway.inbox_rows import INBOX_TABLES
 from letterlockd.store.memory import MemoryStore
 from letterlockd.store.port import Record, Table
 
@@ -102,7 +102,7 @@ async def receive(port: int, per_frame: int, seconds: float) -> int:
 async def measure(kind: str, per_frame: int, seconds: float, *, per_row: int = 1) -> None:
     spawn = multiprocessing.get_context("spawn")
     counted = spawn.Queue()
-    async with messaging_room(OrderedStore([INBOX])) as room:
+    async with messaging_room(OrderedStore(INBOX_TABLES)) as room:
         room.outbound.seen = Forgetful()
         if kind == "receive":
             for start in range(0, EVENTS, per_row):

@@ -90,9 +90,52 @@ MAX_PARTIAL_ROWS = 65_536
 """Inbox rows of which a part is acknowledged, over all streams. Beyond it the oldest are forgotten
 and their acknowledged events come again, marked as redelivered."""
 
-MAX_GIVEN_RANGES = 128
-"""Ranges of given events remembered for each business number. Beyond it the two oldest are joined,
-which may mark an event in between as redelivered though it was not."""
+MIN_LEASE_MS, DEFAULT_LEASE_MS, MAX_LEASE_MS = 1_000, 60_000, 600_000
+"""How long an event is one stream's without a sign of life: shorter gives away what is worked on,
+longer makes others wait for a stream that is dead without knowing."""
+
+MAX_NACK_DELAY_MS = 600_000
+"""A delay is kept in memory, with its conversation; for longer ones there are dead letters."""
+
+MAX_CONSUMER_CHARS = 64
+"""A host name or a UUID."""
+
+DEFAULT_ATTEMPTS, MAX_ATTEMPTS = 10, 1_000
+"""Failed attempts before an event becomes a dead letter. A lost stream is one for the oldest event
+of each conversation on it: with a handful, restarting a backend a few times would do harm."""
+
+MAX_KEEP_ACKNOWLEDGED_MS = 7 * 86_400_000
+"""A week covers a long weekend's mistake; more would make the inbox an archive."""
+
+MAX_WAITING_IN_CONVERSATION = 256
+"""Events of one conversation that wait in memory for those before them; later ones are left in the
+store. Fewer means reading it again more often."""
+
+MAX_SET_ASIDE = 10_000
+"""Events of one number that wait in memory, some 400 bytes each, before others are left in the
+store."""
+
+MAX_WAITING = 20_000
+"""Where reading a number's inbox stops: only events that came back can make so many wait."""
+
+MAX_REMEMBERED = 10_000
+"""Events of one number of which it is kept that they were given, and how often, while no stream
+receives. Beyond it the oldest are forgotten: they come unmarked, with attempts from 1."""
+
+MAX_TAIL_ROWS, MAX_TAIL_BYTES = 512, 2 * 1024 * 1024
+"""Freshly committed rows of one number that go to its streams without being read back. Beyond it,
+when streams are slow, they are read from the store."""
+
+TICK_MS = 100
+"""How exactly leases and delays end; finer would have a number with thousands of them look through
+all of them more often."""
+
+MAX_PAGE, DEFAULT_PAGE = 1_000, 100
+"""Dead letters in one answer."""
+
+MAX_REPLAY_BYTES, MAX_REPLAY_PAGES = 1024 * 1024, 16
+"""What one call of ReplayEvents puts back, and how many pages it looks through for that: one commit
+that does not hold up those of messages."""
 
 MAX_ROW_BYTES = 64 * 1024
 """Events of one inbox row together, unless a single one is larger: a row is read as a whole."""
@@ -107,6 +150,10 @@ before the server cuts what is left."""
 REPLACE_WAIT_S = 1.0
 """How long a newer Receive stream waits for the older one's last acknowledgements to be committed:
 without the wait those events would come twice, with a longer one a stuck store would hold it up."""
+
+GONE_WAIT_S = 0.2
+"""How long a half-closed Receive stream with events out waits for the news that it was cut off:
+shorter may take a crash for an orderly end, longer makes others wait for those events."""
 
 DRAIN_RETRY_MS = 1_000
 """When a caller that was told to go elsewhere may try here again."""

@@ -69,7 +69,10 @@ async def test_the_sdk_does_not_trust_a_stranger_s_authority(
 @pytest.mark.parametrize(
     ("role", "services"),
     [
-        ("gateway", {"letterlock.v1.Messaging", "letterlock.v1.Businesses"}),
+        (
+            "gateway",
+            {"letterlock.v1.Messaging", "letterlock.v1.Receiving", "letterlock.v1.Businesses"},
+        ),
         (
             "relay",
             {

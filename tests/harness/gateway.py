@@ -133,8 +133,8 @@ class Business:
                 news.clear()
                 page = await self.gateway.inbox.read(self.sender.account_id, self._read, limit=100)
                 self._read = page.reached
-                self.seen += [waiting.event for waiting in page.waiting]
-                if not page.waiting and not until(self.seen):
+                self.seen += [item.content for item in page.items]
+                if not page.items and not until(self.seen):
                     await news.wait()
         finally:
             unlisten()

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 
 import grpc
 from letterlock.content.v1 import content_pb2
-from letterlock.v1 import messaging_pb2, messaging_pb2_grpc
+from letterlock.v1 import messaging_pb2, messaging_pb2_grpc, receiving_pb2_grpc
 from letterlock.v1.messaging_pb2 import OutgoingMessage, SendResult
 from letterlockd.errors import Forbidden, NotFound, Unauthenticated
 from letterlockd.gateway.handover import Handover
-from letterlockd.gateway.inbox import INBOX, Inbox
+from letterlockd.gateway.inbox import Inbox
+from letterlockd.gateway.inbox_rows import INBOX_TABLES
+from letterlockd.gateway.reception import Receptions
 from letterlockd.model.ids import AccountId, BusinessId, MessageId, Pseudonym
 from letterlockd.model.sender import Sender
 from letterlockd.records.v1.inbox_pb2 import StoredEvent
 from letterlockd.registry.principals import Principal
 from letterlockd.rpc.interceptors import Gatekeeper
 from letterlockd.rpc.messaging import Messaging, add_messaging_servicer
+from letterlockd.rpc.receiving import ReceivingServicer
 from letterlockd.sealing.errors import KeyDestroyed
 from letterlockd.sealing.keyring import DayKey
 from letterlockd.sealing.seal import seal
@@ -133,12 +136,14 @@ class Room:
 
     stub: messaging_pb2_grpc.MessagingStub
     messaging: Messaging
+    receiving: receiving_pb2_grpc.ReceivingStub
     registry: FakeRegistry
     outbound: FakeOutbound
     inbox: Inbox
     store: MemoryStore
     day_keys: FakeDayKeys
     handover: Handover
+    receptions: Receptions
     clock: FakeClock
     port: int
 
@@ -159,21 +164,24 @@ class Room:
 @asynccontextmanager
 async def messaging_room(store: MemoryStore | None = None) -> AsyncIterator[Room]:
     clock = FakeClock()
-    store = store or MemoryStore([INBOX])
+    store = store or MemoryStore(INBOX_TABLES)
     inbox = await Inbox.open(store, clock)
     registry, outbound, day_keys = FakeRegistry(), FakeOutbound(), FakeDayKeys()
     handover = Handover(day_keys)
-    messaging = Messaging(registry, outbound, inbox, handover)
+    receptions = Receptions(store, inbox, clock)
+    messaging = Messaging(registry, outbound, receptions, handover)
     keeper = Gatekeeper(registry, open_methods=(), max_calls=100, revocations=registry)
     size = [("grpc.max_receive_message_length", 8 << 20)]
     server = grpc.aio.server(interceptors=[keeper], options=size)
     add_messaging_servicer(messaging, server)
+    receiving = ReceivingServicer(registry, receptions, handover)
+    receiving_pb2_grpc.add_ReceivingServicer_to_server(receiving, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OWN_CONNECTION) as channel:
         stub = messaging_pb2_grpc.MessagingStub(channel)
-        parts = (registry, outbound, inbox, store, day_keys, handover, clock, port)
-        yield Room(stub, messaging, *parts)
+        parts = (registry, outbound, inbox, store, day_keys, handover, receptions, clock, port)
+        yield Room(stub, messaging, receiving_pb2_grpc.ReceivingStub(channel), *parts)
     await server.stop(0)
 
 

@@ -13,14 +13,11 @@ from letterlockd.errors import BrokenInvariant, LetterlockError
 from letterlockd.limits import MAX_BATCH_MESSAGES, MAX_UNANSWERED
 from letterlockd.streams import credit, receive, send
 from letterlockd.streams.credit import Credit
-from letterlockd.streams.ledger import Ledger, Place
 from letterlockd.streams.rules import Frame, UnexpectedFrame
 
 RECEIVE_EVENTS = {
-    receive.OpenFrame: receive.OpenFrame(5, False, 10),
-    receive.Given: receive.Given(1),
+    receive.OpenFrame: receive.OpenFrame(10),
     receive.Reached: receive.Reached(10),
-    receive.Acked: receive.Acked(1),
 }
 SEND_EVENTS = {send.BatchFrame: send.BatchFrame(1), send.Answered: send.Answered(1)}
 
@@ -38,11 +35,7 @@ def send_streams() -> list[send.SendStream]:
 
 
 def receive_streams() -> list[receive.ReceiveStream]:
-    return [
-        receive.ReceiveStream(state, Credit(5, 5, 4, used), 10)
-        for state in receive.ReceiveState
-        for used in (0, 1, 2)
-    ]
+    return [receive.ReceiveStream(state, 10) for state in receive.ReceiveState]
 
 
 ALL_PAIRS = [
@@ -62,7 +55,7 @@ def test_every_pair_moves_or_is_refused_by_whose_fault_it_is(machine, stream, ev
         try:
             after, actions = machine.step(stream, event)
         except BrokenInvariant:  # counts that cannot be: more answers than messages
-            assert isinstance(event, send.Answered | receive.Acked)
+            assert isinstance(event, send.Answered)
             return
         assert isinstance(after, type(stream))
         assert all(isinstance(action, typing.get_args(machine.Action)) for action in actions)
@@ -208,16 +201,14 @@ class SendHistory(RuleBasedStateMachine):
 
 
 class ReceiveHistory(RuleBasedStateMachine):
-    """A stream over an inbox of numbered events, with a caller that acknowledges as it likes."""
+    """A stream over an inbox of numbered events, with a caller that does with them as it likes."""
 
     WINDOW, BACKLOG = 4, 3
 
     def __init__(self) -> None:
         super().__init__()
         self.stream = receive.ReceiveStream()
-        self.ledger = Ledger()
-        self.next = 0
-        self.uncommitted = 0
+        self.next = self.out = 0
         self.said: list[str] = []
 
     def apply(self, event: receive.Event) -> None:
@@ -229,17 +220,15 @@ class ReceiveHistory(RuleBasedStateMachine):
     @precondition(lambda self: self.stream.state is receive.ReceiveState.OPENING)
     @rule()
     def opens(self) -> None:
-        self.apply(receive.OpenFrame(self.WINDOW, False, self.BACKLOG))
+        self.apply(receive.OpenFrame(self.BACKLOG))
 
-    @precondition(lambda self: self.stream.room > 0)
+    @precondition(lambda self: self.stream.gives and self.out < self.WINDOW)
     @rule(data=st.data())
     def gives(self, data: st.DataObject) -> None:
         assert "SayDraining" not in self.said
-        count = data.draw(st.integers(1, self.stream.room))
-        for number in range(self.next, self.next + count):
-            self.ledger.give(str(number), Place(number, 0, 1))
+        count = data.draw(st.integers(1, self.WINDOW - self.out))
         self.next += count
-        self.apply(receive.Given(count))
+        self.out += count
         self.apply(receive.Reached(self.next))
 
     @precondition(
@@ -247,24 +236,25 @@ class ReceiveHistory(RuleBasedStateMachine):
             self.stream.state not in (receive.ReceiveState.OPENING, receive.ReceiveState.CLOSED)
         )
     )
-    @rule(ids=st.lists(st.integers(-1, 12).map(str), max_size=8))
-    def acknowledges(self, ids: list[str]) -> None:
-        before = len(self.ledger)
-        self.apply(receive.AcksFrame())
-        places = self.ledger.take(ids)
-        assert len(places) == before - len(self.ledger) <= len(set(ids))
-        self.uncommitted += len(places)
+    @rule(
+        frame=st.sampled_from([receive.AcksFrame, receive.NacksFrame, receive.ExtensionsFrame]),
+        count=st.integers(0, WINDOW),
+    )
+    def is_done_with_some(self, frame: type[receive.Event], count: int) -> None:
+        taken = len(self.said)
+        self.apply(frame())
+        assert self.said[taken:] == ["TakeIn"]
+        if frame is not receive.ExtensionsFrame:
+            self.out -= min(count, self.out)
+        if not self.out:
+            self.apply(receive.Emptied())
 
-    @precondition(lambda self: self.uncommitted > 0)
-    @rule()
-    def commits(self) -> None:
-        self.apply(receive.Acked(self.uncommitted))
-        self.uncommitted = 0
-
-    @precondition(lambda self: self.next > self.BACKLOG or len(self.ledger) > 2)
+    @precondition(lambda self: self.next > self.BACKLOG or self.out > 2)
     @rule()
     def drains(self) -> None:
         self.apply(receive.DrainOrdered())
+        if not self.out:
+            self.apply(receive.Emptied())
 
     @precondition(lambda self: "SayDraining" in self.said)
     @rule()
@@ -278,10 +268,6 @@ class ReceiveHistory(RuleBasedStateMachine):
 
     @invariant()
     def holds(self) -> None:
-        out = len(self.ledger) + self.uncommitted
-        assert out <= self.WINDOW
-        if self.stream.state is not receive.ReceiveState.CLOSED:
-            assert self.stream.outstanding.used == out
         caught_up = self.said.count("SayCaughtUp")
         assert caught_up <= 1
         if self.stream.state is receive.ReceiveState.LIVE:
@@ -290,37 +276,30 @@ class ReceiveHistory(RuleBasedStateMachine):
         if self.stream.state is receive.ReceiveState.CATCHING_UP:
             assert self.next < self.BACKLOG
         if self.stream.state is receive.ReceiveState.DRAINING:
-            assert out > 0, "everything is acknowledged, and the end does not come"
+            assert self.out > 0, "nothing is out, and the end does not come"
         ends = [name for name in self.said if name in ("Finish", "RefuseReplaced")]
         assert len(ends) == (self.stream.state is receive.ReceiveState.CLOSED)
 
 
 def test_the_backlog_is_given_when_its_last_event_is() -> None:
-    stream, _ = receive.step(receive.ReceiveStream(), receive.OpenFrame(5, False, 10))
+    stream, _ = receive.step(receive.ReceiveStream(), receive.OpenFrame(10))
     assert receive.step(stream, receive.Reached(9)) == (stream, ())
     stream, actions = receive.step(stream, receive.Reached(10))
     assert actions == (receive.SayCaughtUp(),)
     assert receive.step(stream, receive.Reached(11)) == (stream, ())
 
 
-def test_a_draining_receiver_ends_with_the_last_acknowledgement() -> None:
-    stream = receive.ReceiveStream(receive.ReceiveState.LIVE, Credit(5, 5, 4, used=2), 10)
+def test_a_draining_receiver_ends_when_nothing_is_out() -> None:
+    stream = receive.ReceiveStream(receive.ReceiveState.LIVE, 10)
+    assert receive.step(stream, receive.Emptied()) == (stream, ())
     stream, actions = receive.step(stream, receive.DrainOrdered())
-    assert (actions, stream.room) == ((receive.SayDraining(),), 0)
-    stream, actions = receive.step(stream, receive.Acked(1))
-    assert actions == ()
-    assert receive.step(stream, receive.Acked(1))[1] == (receive.Finish(),)
-
-
-@pytest.mark.parametrize("new_only", [False, True])
-def test_a_receiver_starts_where_it_was_asked_to(new_only: bool) -> None:
-    _, actions = receive.step(receive.ReceiveStream(), receive.OpenFrame(5, new_only, 10))
-    assert actions == (receive.SayOpened(5), receive.StartAt(10 if new_only else 0))
+    assert (actions, stream.gives) == ((receive.SayDraining(),), False)
+    assert receive.step(stream, receive.Emptied())[1] == (receive.Finish(),)
 
 
 @pytest.mark.parametrize("state", [s for s in receive.ReceiveState if s.name != "CLOSED"])
 def test_a_newer_stream_ends_a_receiver_in_any_state(state: receive.ReceiveState) -> None:
-    stream = receive.ReceiveStream(state, Credit(5, 5, 4, used=2), 10)
+    stream = receive.ReceiveStream(state, 10)
     assert receive.step(stream, receive.Replaced())[1] == (receive.RefuseReplaced(),)
 
 

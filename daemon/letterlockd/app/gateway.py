@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
-from letterlock.v1 import businesses_pb2_grpc, identities_pb2_grpc
+from letterlock.v1 import businesses_pb2_grpc, identities_pb2_grpc, receiving_pb2_grpc
 
 from letterlockd.app.parts import limits_of, open_store, protections_of, server_identity
 from letterlockd.clock import SystemClock
@@ -17,7 +17,8 @@ from letterlockd.files import read_file
 from letterlockd.gateway import expiry, tables
 from letterlockd.gateway.handover import Handover
 from letterlockd.gateway.inbox import Inbox
-from letterlockd.gateway.inbox_rows import INBOX
+from letterlockd.gateway.inbox_rows import INBOX_TABLES
+from letterlockd.gateway.reception import Receptions
 from letterlockd.gateway.room import Gateway
 from letterlockd.gateway.settings import GatewaySettings
 from letterlockd.housekeeping import Duty, Sweeper
@@ -28,6 +29,7 @@ from letterlockd.role import Composed, run_role
 from letterlockd.rpc.businesses import BusinessesServicer
 from letterlockd.rpc.identities import IdentitiesServicer
 from letterlockd.rpc.messaging import Messaging, add_messaging_servicer
+from letterlockd.rpc.receiving import ReceivingServicer
 from letterlockd.rpc.server import RpcServer, Service
 from letterlockd.rpc.tls import TlsFault
 from letterlockd.sealing.keyring import DAY_MS, Keyring
@@ -64,7 +66,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     books = await open_store(settings, "registry", registry_tables.TABLES, opened)
     book_keys = await Keyring.open(books, provider, clock, former=former)
     registry = Registry(books, book_keys, clock, operator_digest=operator)
-    store = await open_store(settings, "gateway", [*tables.TABLES, INBOX], opened)
+    store = await open_store(settings, "gateway", [*tables.TABLES, *INBOX_TABLES], opened)
     history = await History.open(store, lambda: store.position)
     keyring = await Keyring.open(store, provider, clock, former=former)
     inbox = await Inbox.open(store, clock)
@@ -85,7 +87,8 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
             relay_address=settings.gateway.relay,
         )
     )
-    messaging = Messaging(registry, gateway.outbound, inbox, Handover(keyring))
+    receptions, handover = Receptions(store, inbox, clock), Handover(keyring)
+    messaging = Messaging(registry, gateway.outbound, receptions, handover)
     sweeper = Sweeper(
         [Duty(store, keep=expiry.KEPT), Duty(books)],
         [keyring, book_keys],
@@ -96,6 +99,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     server = RpcServer(
         _services(
             messaging,
+            ReceivingServicer(registry, receptions, handover),
             IdentitiesServicer(registry, gateway.user_identities),
             BusinessesServicer(registry, gateway.identities, gateway.removal),
         ),
@@ -123,6 +127,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         running=[store.failed, books.failed, sweeper.run, rotation.run, finish_removals],
     )
     _count(composed.counters, server, messaging, gateway, pool)
+    composed.counters.count(receptions.counters)
     return composed
 
 
@@ -135,10 +140,16 @@ def _core_settings(settings: Settings) -> GatewaySettings:
 
 
 def _services(
-    messaging: Messaging, identities: IdentitiesServicer, businesses: BusinessesServicer
+    messaging: Messaging,
+    receiving: ReceivingServicer,
+    identities: IdentitiesServicer,
+    businesses: BusinessesServicer,
 ) -> list[Service]:
     return [
         Service("letterlock.v1.Messaging", messaging, add_messaging_servicer),
+        Service(
+            "letterlock.v1.Receiving", receiving, receiving_pb2_grpc.add_ReceivingServicer_to_server
+        ),
         Service(
             "letterlock.v1.Identities",
             identities,

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from letterlockd.clock import Clock
 from letterlockd.errors import LetterlockError, NotFound
 from letterlockd.gateway import tables as gateway
-from letterlockd.gateway.inbox_rows import INBOX
+from letterlockd.gateway.inbox_rows import ACKNOWLEDGED, DEAD_LETTERS, INBOX, RECEIVE_POLICIES
 from letterlockd.model.ids import AccountId
 from letterlockd.records.v1 import gateway_pb2, inbox_pb2, jobs_pb2, registry_pb2, relay_pb2
 from letterlockd.registry import senders as registry_senders
@@ -151,6 +151,9 @@ class _Openers:
             gateway.OUTBOX: self._outbox,
             gateway.HELD: self._outbox,
             INBOX: self._inbox,
+            ACKNOWLEDGED: self._inbox,
+            DEAD_LETTERS: self._dead_letter,
+            RECEIVE_POLICIES: _parsed(inbox_pb2.ReceivePolicyRecord),
             gateway.MESSAGES: _parsed(gateway_pb2.MessageRecord),
             gateway.IDEMPOTENCY: _parsed(gateway_pb2.IdempotencyRecord),
             registry.NUMBERS: self._business_number,
@@ -200,16 +203,21 @@ class _Openers:
         unseal(day_key.key, row.sealed_payload, row.conversation + row.message_id)
 
     async def _inbox(self, key: bytes, record: Record) -> None:
-        account = key[:16]
         for event in inbox_pb2.StoredEvents.FromString(record.value).events:
-            inbound = event.inbound
-            if not inbound.sealed_payload:
-                continue
-            day_key = await self._keyring.day_key_by_id(account, inbound.day_key_id)
-            context = account + event.pseudonym + inbound.message_id
-            unseal(day_key.key, inbound.sealed_payload, context)
-            if inbound.sealed_number:
-                unseal(day_key.key, inbound.sealed_number, context + _NUMBER_CONTEXT)
+            await self._event(key[:16], event)
+
+    async def _dead_letter(self, key: bytes, record: Record) -> None:
+        await self._event(key[:16], inbox_pb2.DeadLetterRecord.FromString(record.value).event)
+
+    async def _event(self, account: bytes, event: inbox_pb2.StoredEvent) -> None:
+        inbound = event.inbound
+        if not inbound.sealed_payload:
+            return
+        day_key = await self._keyring.day_key_by_id(account, inbound.day_key_id)
+        context = account + event.pseudonym + inbound.message_id
+        unseal(day_key.key, inbound.sealed_payload, context)
+        if inbound.sealed_number:
+            unseal(day_key.key, inbound.sealed_number, context + _NUMBER_CONTEXT)
 
     async def _business_number(self, key: bytes, record: Record) -> None:
         if key[:1] != registry.number_key(b""):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from letterlockd.gateway import tables as gateway_tables
-from letterlockd.gateway.inbox_rows import INBOX
+from letterlockd.gateway.inbox_rows import INBOX_TABLES
 from letterlockd.registry import tables as registry_tables
 from letterlockd.relay import tables as relay_tables
 from letterlockd.store.port import Table
@@ -14,7 +14,7 @@ from letterlockd.store.port import Table
 __all__ = ["STORES", "STORES_OF_KEY", "present"]
 
 STORES: Mapping[str, Sequence[Table]] = {
-    "gateway": (*gateway_tables.TABLES, INBOX),
+    "gateway": (*gateway_tables.TABLES, *INBOX_TABLES),
     "registry": registry_tables.TABLES,
     "relay": relay_tables.TABLES,
 }

@@ -3,9 +3,9 @@ after it was sealed for rest.
 
     sealed payload, sealed number ──day key──▶ letterlock.v1.Event
 
-A message whose day key is destroyed is deleted already (I4): it is left out, and the caller
-acknowledges it. One whose seal does not open is given as undecryptable, since an event that nobody
-can open must neither vanish silently nor hold up those behind it (I9).
+An event whose row is gone, or whose day key is destroyed, is deleted already (I4): it is left out,
+and the caller acknowledges it. One whose seal does not open is given as undecryptable, since an
+event that nobody can open must neither vanish silently nor hold up those behind it (I9).
 
 Knows no stream and no store.
 """
@@ -20,14 +20,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from letterlock.content.v1.content_pb2 import Payload
 from letterlock.v1 import messaging_pb2
 
-from letterlockd.gateway.inbox import Waiting
 from letterlockd.model.ids import AccountId
 from letterlockd.records.v1 import inbox_pb2
 from letterlockd.sealing.errors import KeyDestroyed, SealBroken
 from letterlockd.sealing.keyring import DayKey
 from letterlockd.sealing.seal import seal, unseal
+from letterlockd.streams.held import Item
 
-__all__ = ["DayKeys", "Handover", "HandoverCounts", "Opened", "event_id", "seal_number"]
+__all__ = ["DayKeys", "Handover", "HandoverCounts", "Opened", "seal_number"]
 
 _NUMBER = b"number"
 
@@ -43,8 +43,8 @@ class DayKeys(Protocol):
 class Opened(NamedTuple):
     """What became of events: `given` are in the frame, in order; `gone` are deleted already."""
 
-    given: list[Waiting]
-    gone: list[Waiting]
+    given: list[Item]
+    gone: list[Item]
 
 
 class HandoverCounts:
@@ -54,11 +54,6 @@ class HandoverCounts:
     def __init__(self) -> None:
         self.destroyed = 0
         self.broken = 0
-
-
-def event_id(waiting: Waiting) -> str:
-    """The public name of an event: opaque to the caller, at most 20 characters."""
-    return f"{waiting.place.sequence:x}.{waiting.place.position}"
 
 
 def seal_number(day_key: DayKey, context: bytes, phone_number: str) -> bytes:
@@ -74,27 +69,35 @@ class Handover:
         self.counts = HandoverCounts()
 
     async def open(
-        self, account: AccountId, waiting: Sequence[Waiting], frame: messaging_pb2.Events
+        self, account: AccountId, items: Sequence[Item], frame: messaging_pb2.Events
     ) -> Opened:
         """Add the events to `frame`, built in place: each copy of a protobuf message is a
         serialisation and a parse. Finds each day key once."""
-        keys = await self._keys_of(account, waiting)
+        keys = await self._keys_of(account, items)
         opened = Opened([], [])
-        for one in waiting:
-            inbound = one.event.inbound if one.event.HasField("inbound") else None
+        for item in items:
+            stored = item.content
+            if not isinstance(stored, inbox_pb2.StoredEvent):
+                opened.gone.append(item)
+                continue
+            inbound = stored.inbound if stored.HasField("inbound") else None
             day_key = keys[inbound.day_key_id] if inbound is not None else None
             if inbound is not None and day_key is None:
                 self.counts.destroyed += 1
-                opened.gone.append(one)
+                opened.gone.append(item)
             else:
-                self._fill(frame.events.add(), account, one, day_key)
-                opened.given.append(one)
+                self._fill(frame.events.add(), account, item, stored, day_key)
+                opened.given.append(item)
         return opened
 
     async def _keys_of(
-        self, account: AccountId, waiting: Iterable[Waiting]
+        self, account: AccountId, items: Iterable[Item]
     ) -> Mapping[bytes, DayKey | None]:
-        ids = {one.event.inbound.day_key_id for one in waiting if one.event.HasField("inbound")}
+        ids = {
+            item.content.inbound.day_key_id
+            for item in items
+            if isinstance(item.content, inbox_pb2.StoredEvent) and item.content.HasField("inbound")
+        }
         return {id_: await self._find(account, id_) for id_ in ids}
 
     async def _find(self, account: AccountId, id_: bytes) -> DayKey | None:
@@ -107,11 +110,14 @@ class Handover:
         self,
         event: messaging_pb2.Event,
         account: AccountId,
-        waiting: Waiting,
+        item: Item,
+        stored: inbox_pb2.StoredEvent,
         day_key: DayKey | None,
     ) -> None:
-        stored = waiting.event
-        event.event_id = event_id(waiting)
+        event.event_id = item.event_id
+        event.attempt = item.failures + 1
+        if item.given:
+            event.redelivered = True
         _set_time(event.event_time, stored.time_ms)
         user_id = stored.pseudonym.hex()
         if day_key is not None:

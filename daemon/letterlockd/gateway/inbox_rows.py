@@ -1,37 +1,67 @@
 """How the inbox lies in the store, and what of it is known in memory alone.
 
-    19 inbox    number account (16), be64 sequence → StoredEvents; expires
+    19 inbox             account (16), be64 sequence → StoredEvents; expires
+    28 dead-letters      account (16), be64 sequence, be16 position → DeadLetterRecord; expires
+    29 acknowledged      as the inbox: rows that are kept for replay; expires
+    30 receive-policies  account (16) → ReceivePolicyRecord
 
-Sequence numbers ascend over restarts, so a scan gives the order of recording. Two things are kept
-in memory, bounded, and lost with the process (events then come again, as at-least-once allows):
-which events of a row are acknowledged as long as others of it are not, and which events were given.
+Sequence numbers ascend over restarts, so a scan gives the order of recording. An event is named by
+the row and the place in it where it was first recorded, and keeps that name. Which events of a row
+are acknowledged as long as others of it are not is kept in memory, bounded, and lost with the
+process (those events then come again, as at-least-once allows).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from letterlockd.limits import (
-    MAX_GIVEN_RANGES,
-    MAX_PARTIAL_ROWS,
-    MAX_ROW_BYTES,
-    MAX_ROW_EVENTS,
-)
+from letterlockd.errors import InvalidField
+from letterlockd.limits import MAX_PARTIAL_ROWS, MAX_ROW_BYTES, MAX_ROW_EVENTS
 from letterlockd.model.ids import AccountId
 from letterlockd.model.varint import varint
 from letterlockd.records.v1.inbox_pb2 import StoredEvent
 from letterlockd.store.port import Table
-from letterlockd.streams.ledger import Place
+from letterlockd.streams.held import Place
 
-__all__ = ["INBOX", "GivenRanges", "PartialRows", "row_key", "rows_of", "sequence_of"]
+__all__ = [
+    "ACKNOWLEDGED",
+    "DEAD_LETTERS",
+    "INBOX",
+    "INBOX_TABLES",
+    "RECEIVE_POLICIES",
+    "PartialRows",
+    "Row",
+    "dead_letter_key",
+    "event_name",
+    "parse_event_id",
+    "row_key",
+    "rows_of",
+    "sequence_of",
+]
 
 INBOX = Table("inbox", 19, expires=True)
+DEAD_LETTERS = Table("dead-letters", 28, expires=True)
+ACKNOWLEDGED = Table("acknowledged", 29, expires=True)
+RECEIVE_POLICIES = Table("receive-policies", 30, expires=False)
+
+INBOX_TABLES = (INBOX, DEAD_LETTERS, ACKNOWLEDGED, RECEIVE_POLICIES)
+"""Every table of what a business receives."""
 
 _ACCOUNT_BYTES = 16
 
 _EVENT_TAG = b"\x0a"  # StoredEvents.events: field 1, length-delimited
+
+_MAX_SEQUENCE_DIGITS, _MAX_POSITION_DIGITS = 16, 3
+
+
+class Row(NamedTuple):
+    """A row on its way: its value, and what it was made of, with each event's size in it."""
+
+    value: bytes
+    events: Sequence[StoredEvent]
+    sizes: Sequence[int]
 
 
 def row_key(account: AccountId, sequence: int) -> bytes:
@@ -44,19 +74,43 @@ def sequence_of(key: bytes) -> int:
     return int.from_bytes(key[_ACCOUNT_BYTES:], "big")
 
 
-def rows_of(events: Sequence[StoredEvent]) -> Iterator[bytes]:
-    """The events as values of rows, in order, each within the bounds of a row."""
+def event_name(sequence: int, position: int) -> str:
+    """The id of an event that is recorded here for the first time: at most 20 characters."""
+    return f"{sequence:x}.{position}"
+
+
+def parse_event_id(event_id: str, field: str) -> tuple[int, int]:
+    """Row and place in an event's id. Raises `InvalidField`."""
+    row, _, place = event_id.partition(".")
+    sequence = row.strip("0123456789abcdef") == "" and 1 <= len(row) <= _MAX_SEQUENCE_DIGITS
+    position = place.isascii() and place.isdecimal() and len(place) <= _MAX_POSITION_DIGITS
+    if not (sequence and position):
+        raise InvalidField(field, "must be the id of an event")
+    return int(row, 16), int(place)
+
+
+def dead_letter_key(account: AccountId, sequence: int, position: int) -> bytes:
+    """The key of a dead letter, 26 bytes; ascends in the order of recording."""
+    return row_key(account, sequence) + position.to_bytes(2, "big")
+
+
+def rows_of(events: Sequence[StoredEvent]) -> Iterator[Row]:
+    """The events in rows, in order, each within the bounds of a row."""
     row: list[bytes] = []
+    held: list[StoredEvent] = []
+    sizes: list[int] = []
     size = 0
     for event in events:
         value = event.SerializeToString()
-        if row and (len(row) == MAX_ROW_EVENTS * 3 or size + len(value) > MAX_ROW_BYTES):
-            yield b"".join(row)
-            row, size = [], 0
+        if row and (len(held) == MAX_ROW_EVENTS or size + len(value) > MAX_ROW_BYTES):
+            yield Row(b"".join(row), held, sizes)
+            row, held, sizes, size = [], [], [], 0
         row += (_EVENT_TAG, varint(len(value)), value)  # repeated fields may be concatenated
+        held.append(event)
+        sizes.append(len(value))
         size += len(value)
     if row:
-        yield b"".join(row)
+        yield Row(b"".join(row), held, sizes)
 
 
 class PartialRows:
@@ -85,39 +139,3 @@ class PartialRows:
         if len(self._masks) > self._bound:
             self._masks.popitem(last=False)
         return False
-
-
-class GivenRanges:
-    """Which events of one business number were given by this process, as disjoint ranges.
-
-    A stream gives in ascending order without gaps, so it makes one range however much it gives;
-    only streams that start with new events add ranges, and at most `bound` are kept.
-    """
-
-    def __init__(self, bound: int = MAX_GIVEN_RANGES) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-        self._bound = bound
-
-    def holds(self, place: Place) -> bool:
-        """Whether the event was given before."""
-        at = _linear(place)
-        before = bisect_right(self._starts, at) - 1
-        return before >= 0 and at < self._ends[before]
-
-    def add(self, first: Place, last: Place) -> None:
-        """Everything from `first` to `last` was given (or is gone)."""
-        start, end = _linear(first), _linear(last) + 1
-        low = bisect_right(self._ends, start - 1)  # the first range that touches or follows
-        high = bisect_right(self._starts, end)
-        if low < high:
-            start = min(start, self._starts[low])
-            end = max(end, self._ends[high - 1])
-        self._starts[low:high] = [start]
-        self._ends[low:high] = [end]
-        if len(self._starts) > self._bound:
-            del self._starts[1], self._ends[0]
-
-
-def _linear(place: Place) -> int:
-    return place.sequence * MAX_ROW_EVENTS + place.position

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from letterlockd import failpoints
 from letterlockd.gateway.held import Held
-from letterlockd.gateway.inbox_rows import INBOX
+from letterlockd.gateway.inbox_rows import INBOX_TABLES
 from letterlockd.gateway.numbers import NumberBook
 from letterlockd.gateway.tables import (
     ASKED,
@@ -40,7 +40,15 @@ from letterlockd.store.port import Delete, Record, Store, Table
 
 __all__ = ["Deregistration", "Removal"]
 
-_OF_ACCOUNT = (CONVERSATIONS, LOOKUPS, IDEMPOTENCY, SEEN, ASKED, LAST_RESORT_USES, INBOX)
+_OF_ACCOUNT = (
+    CONVERSATIONS,
+    LOOKUPS,
+    IDEMPOTENCY,
+    SEEN,
+    ASKED,
+    LAST_RESORT_USES,
+    *INBOX_TABLES,
+)
 """Tables whose keys begin with the account."""
 
 _STEP = 500

@@ -2,7 +2,7 @@
 
 Thin: finds out for which number the caller may act, then hands the call to its stream
 (`send_call`, `receive_call`) or to the gateway. Keeps the open streams, so that a newer receiver
-can end an older one of its number, and so that all of them can be told that the process stops.
+can end an older one of its name, and so that all of them can be told that the process stops.
 
 Revoked tokens are the gatekeeper's (`letterlockd.rpc.interceptors`): it cancels the call.
 """
@@ -19,7 +19,7 @@ from letterlock.v1 import errors_pb2, messaging_pb2, messaging_pb2_grpc
 
 from letterlockd.errors import BrokenInvariant, BusyError, CallerError, Forbidden, InvalidField
 from letterlockd.gateway.handover import Handover
-from letterlockd.gateway.inbox import Inbox
+from letterlockd.gateway.reception import Receptions
 from letterlockd.limits import DRAIN_RETRY_MS, DRAIN_SHARE, REPLACE_WAIT_S
 from letterlockd.model.ids import AccountId
 from letterlockd.model.sender import Sender
@@ -61,14 +61,14 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
     `add_messaging_servicer`."""
 
     def __init__(
-        self, senders: Senders, outbound: Outbound, inbox: Inbox, handover: Handover
+        self, senders: Senders, outbound: Outbound, receptions: Receptions, handover: Handover
     ) -> None:
         self._senders = senders
         self._outbound = outbound
-        self._inbox = inbox
+        self._receptions = receptions
         self._handover = handover
         self._calls: set[SendCall | ReceiveCall] = set()  # bounded by the gatekeeper
-        self._receivers: dict[AccountId, ReceiveCall] = {}
+        self._named: dict[tuple[AccountId, str], ReceiveCall] = {}
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -105,7 +105,7 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
         """See the contract."""
         self._check_serving()
         with self._while_ours() as sender_of:
-            call = ReceiveCall(context, sender_of, self._claim, self._inbox, self._handover)
+            call = ReceiveCall(context, sender_of, self._claim, self._receptions, self._handover)
             with self._kept(call):
                 await call.run()
 
@@ -182,9 +182,9 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
         finally:
             unwatch()
 
-    async def _claim(self, account: AccountId, call: ReceiveCall) -> None:
-        older = self._receivers.get(account)
-        self._receivers[account] = call
+    async def _claim(self, account: AccountId, name: str, call: ReceiveCall) -> None:
+        older = self._named.get((account, name))
+        self._named[account, name] = call
         if older is not None:
             older.replace()
             with suppress(TimeoutError):
@@ -201,8 +201,8 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
             self._calls.discard(call)
             if not self._calls:
                 self._idle.set()
-            if isinstance(call, ReceiveCall) and self._receivers.get(call.account) is call:
-                del self._receivers[call.account]
+            if isinstance(call, ReceiveCall) and call.name and self._named.get(call.name) is call:
+                del self._named[call.name]
 
     def _check_serving(self) -> None:
         if self._draining:

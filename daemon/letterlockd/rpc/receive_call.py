@@ -1,43 +1,49 @@
 """One open Receive stream: carries out on gRPC what `letterlockd.streams.receive` decides.
 
-    writer:    inbox page ─▶ opened events ─▶ ledger ─▶ frame ─▶ context.write (flow control)
-    reader:    frame of acks ─▶ ledger ─▶ what waits for commit
+    writer:    lease events ─▶ open them ─▶ frame ─▶ context.write (flow control)
+    reader:    frame of acks, nacks, extensions ─▶ leases ─▶ what waits for commit
     committer: everything that waits ─▶ one commit ─▶ room in the window ─▶ writer
 
-In memory are one page of the inbox, one frame, and a ledger of at most a window: a caller that
-never reads or never acknowledges costs that. An event enters the ledger before its frame leaves,
-and its room comes back only when its acknowledgement is committed; a lost stream therefore loses
-nothing. Knows no seal: events come opened from `letterlockd.gateway.handover`.
+In memory are one frame, and of what is out a few hundred bytes for each event: a caller that never
+reads or never acknowledges costs that. An event is leased before its frame leaves, and its room
+comes back only when its acknowledgement is committed; a lost stream therefore loses nothing. Which
+of a number's streams gets which event is its `Reception`'s; events come opened from
+`letterlockd.gateway.handover`, and no seal is known here.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import islice
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import grpc
 from letterlock.v1 import messaging_pb2
 from letterlock.v1.messaging_pb2 import ReceiveRequest, ReceiveResponse
 
-from letterlockd.errors import Conflict
+from letterlockd.errors import BrokenInvariant, Conflict
 from letterlockd.gateway.handover import Handover
-from letterlockd.gateway.inbox import Inbox, Waiting
-from letterlockd.limits import MAX_FRAME_BYTES, MAX_FRAME_RESULTS, READ_ROWS
+from letterlockd.gateway.reception import Reception, Receptions
+from letterlockd.limits import GONE_WAIT_S
 from letterlockd.model.ids import AccountId
 from letterlockd.rpc.send_call import SenderOf, draining
-from letterlockd.rpc.validate import check_acks, check_window
+from letterlockd.rpc.validate import (
+    check_consumer,
+    check_event_ids,
+    check_extension,
+    check_nack_delay,
+    check_receive_open,
+)
 from letterlockd.streams import receive
-from letterlockd.streams.ledger import Ledger, Place
+from letterlockd.streams.held import Consumer, Item
 
 __all__ = ["Claim", "ReceiveCall"]
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[ReceiveRequest, ReceiveResponse]"
 
-Claim = Callable[[AccountId, "ReceiveCall"], Awaitable[None]]
-"""Makes a call the one receiver of its number."""
+Claim = Callable[[AccountId, str, "ReceiveCall"], Awaitable[None]]
+"""Makes a call the one receiver of its name at its number."""
 
 
 def _nothing() -> None:
@@ -47,7 +53,7 @@ def _nothing() -> None:
 class ReceiveCall:
     """Run once by `run`, which returns when the stream is to end with OK.
 
-    `claim` makes this call the receiver of its number; it waits for an older one to let go.
+    `claim` makes this call the one of its consumer; it waits for an older one to let go.
     """
 
     def __init__(
@@ -55,53 +61,59 @@ class ReceiveCall:
         context: _Context,
         sender_of: SenderOf,
         claim: Claim,
-        inbox: Inbox,
+        receptions: Receptions,
         handover: Handover,
     ) -> None:
         self._context = context
         self._sender_of = sender_of
         self._claim = claim
-        self._inbox = inbox
+        self._receptions = receptions
         self._handover = handover
-        self.account = AccountId(b"")  # until the stream is open
+        self.name: tuple[AccountId, str] | None = None  # of a consumer that has one
+        self._reception: Reception | None = None  # until the stream is open
+        self._consumer = Consumer(0, 0, 0, 0)
         self._stream = receive.ReceiveStream()
-        self._ledger = Ledger()
         self._frames: deque[ReceiveResponse] = deque()  # opened, caught up, draining: three at most
-        self._page: deque[Waiting] = deque()  # at most one page of the inbox
-        self._next = 0
-        self._first_given: Place | None = None
-        self._acked: list[Place] = []  # bounded by the window
-        self._gone: list[Place] = []  # bounded by the pages read while one commit is on its way
+        self._settled: list[Item] = []  # bounded by the window
         self._attention = asyncio.Event()
         self._to_commit = asyncio.Event()
         self._closed = asyncio.Event()
         self.released = asyncio.Event()
         self._replaced = False
+        self._half_closed = False
         self._drain_grace_s = 0.0
         self._unlisten: Callable[[], None] = _nothing
         self._grace: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Serve the stream. Raises `LetterlockError`, alone or in a group."""
+        lost = True
         try:
             await self._serve()
+            if self._half_closed and self._consumer.leased:
+                # gRPC gives the end of a connection as a half-close first, and then cancels.
+                await asyncio.sleep(GONE_WAIT_S)
+            lost = False
         finally:
             self._stream, _ = receive.step(self._stream, receive.Lost())
             self._unlisten()
+            if self._reception is not None:
+                self._reception.detach(self._consumer, self._settled, lost=lost)
             if self._grace is not None:
                 self._grace.cancel()
             self.released.set()
         if self._replaced:
-            raise Conflict("a newer stream receives for this number", reason="REPLACED")
+            raise Conflict("a newer stream of this consumer receives", reason="REPLACED")
 
     def replace(self) -> None:
-        """A newer stream of the same number takes over; `released` tells when this one is done."""
+        """A newer stream of the same name takes over; `released` tells when this one is done."""
         self._apply(receive.Replaced())
 
     def drain(self, grace_s: float) -> None:
         """The process is about to stop."""
         self._drain_grace_s = grace_s
         self._apply(receive.DrainOrdered())
+        self._finish_when_empty()
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -117,16 +129,16 @@ class ReceiveCall:
         if (request := await self._frame()) is not None:
             await self._open(request)
         while (request := await self._frame()) is not None:
-            if receive.TakeAcks() in self._apply(_frame_event(request)):
-                self._acked += self._ledger.take(check_acks(request.acks))
-                self._to_commit.set()
+            if receive.TakeIn() in self._apply(_frame_event(request)):
+                self._take_in(request)
 
     async def _frame(self) -> ReceiveRequest | None:
         """The next frame; None when the caller sends no more."""
         request = await self._context.read()
         if isinstance(request, ReceiveRequest):
             return request
-        self._apply(receive.HalfClosed())  # grpc.aio.EOF
+        self._half_closed = True  # grpc.aio.EOF
+        self._apply(receive.HalfClosed())
         return None
 
     async def _open(self, request: ReceiveRequest) -> None:
@@ -134,26 +146,47 @@ class ReceiveCall:
             self._apply(_frame_event(request))  # raises: only `open` may come first
             return
         opening = request.open
-        window = check_window(opening)
+        window, window_bytes, lease_ms = check_receive_open(opening)
+        consumer = check_consumer(opening.consumer)
         sender = await self._sender_of(opening.business_number)
-        self.account = sender.account_id
-        await self._claim(self.account, self)
-        self._unlisten = self._inbox.listen(self.account, self._attention.set)
+        account = sender.account_id
+        reception = await self._receptions.of(account)
+        if consumer:
+            self.name = (account, consumer)
+            await self._claim(account, consumer, self)
+        backlog_end = self._receptions.inbox.horizon(account)
         new_only = opening.start == messaging_pb2.RECEIVE_START_NEW
-        backlog_end = self._inbox.horizon(self.account)
-        self._apply(receive.OpenFrame(window, new_only, backlog_end))
-        self._apply(receive.Reached(self._next))
+        start = backlog_end if new_only else 0
+        self._consumer = Consumer(window, window_bytes, lease_ms, start)
+        self._apply(receive.OpenFrame(backlog_end))
+        if not self._stream.gives:
+            return  # it ended while it waited for an older one
+        self._unlisten = reception.attach(self._consumer, self._wake)
+        self._reception = reception
+        self._wake()
+
+    def _take_in(self, request: ReceiveRequest) -> None:
+        reception, consumer = self._attached, self._consumer
+        kind = request.WhichOneof("frame")
+        if kind == "acks":
+            self._settled += reception.leases.settle(check_event_ids(request.acks, kind))
+            self._to_commit.set()
+        elif kind == "nacks":
+            delay_ms = check_nack_delay(request.nacks)
+            reception.nack(consumer, check_event_ids(request.nacks, kind), delay_ms)
+            self._finish_when_empty()
+        elif kind == "extensions":
+            lease_ms = check_extension(request.extensions)
+            reception.extend(consumer, check_event_ids(request.extensions, kind), lease_ms)
 
     async def _commit(self) -> None:
         """Commit acknowledgements in groups: what came while the last group was on its way."""
         while True:
             self._to_commit.clear()
-            if self._acked or self._gone:
-                acked, gone = self._acked, self._gone
-                self._acked, self._gone = [], []
-                await self._inbox.acknowledge(self.account, acked + gone)
-                self._apply(receive.Acked(len(acked)))
-                self._attention.set()
+            if self._reception is not None and (self._settled or self._reception.leases.has_dying):
+                settled, self._settled = self._settled, []
+                await self._reception.commit(settled)
+                self._finish_when_empty()
             elif self._closed.is_set():
                 return
             else:
@@ -167,60 +200,54 @@ class ReceiveCall:
                 await self._context.write(self._frames.popleft())
             if self._closed.is_set():
                 return
-            if self._stream.room == 0 or not await self._progress():
+            if not await self._progress():
                 await self._attention.wait()
 
     async def _progress(self) -> bool:
-        """Give or read something; False when there is nothing until the inbox wakes us."""
-        if self._page:
-            await self._give()
-        elif self._next < self._inbox.horizon(self.account):
-            page = await self._inbox.read(self.account, self._next, limit=READ_ROWS)
-            self._page.extend(page.waiting)
-            self._next = page.reached
-        else:
-            return False
-        if not self._page:
-            self._apply(receive.Reached(self._next))
+        """Give or read something; False when there is nothing until somebody wakes us."""
+        reception = self._reception
+        if reception is None or not self._stream.gives:
+            return bool(self._frames)
+        if items := reception.take(self._consumer):
+            await self._give(reception, items)
+        elif not await reception.fill(self._consumer):
+            self._apply(receive.Reached(reception.leases.caught_up_to(self._consumer)))
+            return bool(self._frames)
         return True
 
-    async def _give(self) -> None:
+    async def _give(self, reception: Reception, items: list[Item]) -> None:
         response = ReceiveResponse()
-        opened = await self._handover.open(self.account, self._next_frame(), response.events)
-        given, gone = opened
-        if self._stream.room < len(given):
-            return  # the stream began to end while the events were opened: they stay
-        for _ in range(len(given) + len(gone)):
-            self._page.popleft()
+        try:
+            await reception.content(items)
+            given, gone = await self._handover.open(reception.account, items, response.events)
+        except BaseException:
+            reception.leases.put_back(items)
+            raise
+        if not self._stream.gives or any(item.consumer is not self._consumer for item in items):
+            reception.leases.put_back(items)  # ended while the events were opened: they stay
+            self._finish_when_empty()
+            return
         if gone:
-            self._gone += [waiting.place for waiting in gone]
+            self._settled += reception.leases.drop(gone)
             self._to_commit.set()
         if given:
-            self._enter(given, response.events)
-            self._apply(receive.Given(len(given)))
+            reception.leases.gave(given)
             await self._context.write(response)
 
-    def _next_frame(self) -> Sequence[Waiting]:
-        """As many events as window and frame have room for: at least one."""
-        chosen: list[Waiting] = []
-        size = 0
-        for waiting in islice(self._page, min(self._stream.room, MAX_FRAME_RESULTS)):
-            size += len(waiting.event.inbound.sealed_payload)
-            if chosen and size > MAX_FRAME_BYTES:
-                break
-            chosen.append(waiting)
-        return chosen
+    @property
+    def _attached(self) -> Reception:
+        if self._reception is None:
+            raise BrokenInvariant("the stream is not open")
+        return self._reception
 
-    def _enter(self, given: Sequence[Waiting], frame: messaging_pb2.Events) -> None:
-        """Into the ledger, before the frame leaves: an acknowledgement may come while the frame's
-        write is not over."""
-        before = self._inbox.given(self.account)
-        for (place, _), event in zip(given, frame.events, strict=True):
-            if before.holds(place):
-                event.redelivered = True
-            self._ledger.give(event.event_id, place)
-        self._first_given = self._first_given or given[0].place
-        before.add(self._first_given, given[-1].place)
+    def _wake(self) -> None:
+        self._attention.set()
+        if self._reception is not None and self._reception.leases.has_dying:
+            self._to_commit.set()
+
+    def _finish_when_empty(self) -> None:
+        if self._stream.state is receive.ReceiveState.DRAINING and not self._consumer.used:
+            self._apply(receive.Emptied())
 
     def _apply(self, event: receive.Event) -> tuple[receive.Action, ...]:
         self._stream, actions = receive.step(self._stream, event)
@@ -230,10 +257,8 @@ class ReceiveCall:
 
     def _do(self, action: receive.Action) -> None:
         match action:
-            case receive.SayOpened(window):
-                self._say(ReceiveResponse(opened=messaging_pb2.ReceiveOpened(window=window)))
-            case receive.StartAt(position):
-                self._next = position
+            case receive.SayOpened():
+                self._say(ReceiveResponse(opened=_opened(self._consumer)))
             case receive.SayCaughtUp():
                 self._say(ReceiveResponse(caught_up=messaging_pb2.CaughtUp()))
             case receive.SayDraining():
@@ -244,7 +269,7 @@ class ReceiveCall:
                 self._end()
             case receive.Finish():
                 self._end()
-            case receive.TakeAcks():
+            case receive.TakeIn():
                 pass  # the reader's: it holds the frame
 
     def _say(self, frame: ReceiveResponse) -> None:
@@ -264,8 +289,20 @@ class ReceiveCall:
         self._to_commit.set()
 
 
+def _opened(consumer: Consumer) -> messaging_pb2.ReceiveOpened:
+    opened = messaging_pb2.ReceiveOpened(window=consumer.window)
+    opened.lease.FromMilliseconds(consumer.lease_ms)
+    return opened
+
+
 def _frame_event(request: ReceiveRequest) -> receive.Event:
     kind = request.WhichOneof("frame")
-    if kind == "acks":
-        return receive.AcksFrame()
-    return receive.OpenFrame(1, False, 0) if kind == "open" else receive.UnknownFrame()
+    return _FRAME_EVENTS[kind] if kind in _FRAME_EVENTS else receive.UnknownFrame()
+
+
+_FRAME_EVENTS: dict[str | None, receive.Event] = {
+    "open": receive.OpenFrame(0),
+    "acks": receive.AcksFrame(),
+    "nacks": receive.NacksFrame(),
+    "extensions": receive.ExtensionsFrame(),
+}

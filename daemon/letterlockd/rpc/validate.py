@@ -9,25 +9,32 @@ Knows the contract and its limits; nothing of who sends, and nothing of what is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
+from google.protobuf import duration_pb2
 from letterlock.content.v1 import content_pb2
 from letterlock.v1 import errors_pb2, messaging_pb2
 
 from letterlockd.errors import InvalidField
 from letterlockd.limits import (
+    DEFAULT_LEASE_MS,
     DEFAULT_WINDOW,
     MAX_ACK_IDS,
     MAX_BATCH_BYTES,
     MAX_BATCH_MESSAGES,
     MAX_CALLER_TAG_BYTES,
+    MAX_CONSUMER_CHARS,
     MAX_EMOJI_BYTES,
     MAX_IDEMPOTENCY_KEY_CHARS,
     MAX_KEY_ECHO_CHARS,
+    MAX_LEASE_MS,
+    MAX_NACK_DELAY_MS,
     MAX_RECEIPT_IDS,
     MAX_TEXT_BYTES,
     MAX_WINDOW,
     MESSAGE_ID_BYTES,
+    MIN_LEASE_MS,
     MIN_TIME_TO_LIVE_MS,
 )
 from letterlockd.model.ids import MessageId, Pseudonym
@@ -35,13 +42,17 @@ from letterlockd.model.phone import check_e164
 from letterlockd.rpc.faults import refusal
 
 __all__ = [
-    "check_acks",
     "check_batch",
+    "check_consumer",
+    "check_event_ids",
+    "check_extension",
     "check_idempotency_key",
     "check_message",
     "check_message_id",
+    "check_nack_delay",
+    "check_receive_open",
     "check_user_id",
-    "check_window",
+    "milliseconds_of",
     "sort_messages",
 ]
 
@@ -53,6 +64,11 @@ _TEXT_RULE = f"must be 1 to {MAX_TEXT_BYTES} bytes of UTF-8"
 _MAX_UTF8_BYTES_PER_CHAR = 4
 _SURELY_SHORT_TEXT = MAX_TEXT_BYTES // _MAX_UTF8_BYTES_PER_CHAR
 _NANOS_PER_SECOND = 1_000_000_000
+_NO_BOUND = 1 << 62
+
+_EventIds: TypeAlias = (
+    messaging_pb2.ReceiveAcks | messaging_pb2.ReceiveNacks | messaging_pb2.ReceiveExtensions
+)
 
 
 def sort_messages(
@@ -102,21 +118,53 @@ def check_batch(batch: messaging_pb2.SendBatch) -> int:
     return count
 
 
-def check_window(opening: messaging_pb2.ReceiveOpen) -> int:
-    """The window in force; raises `InvalidField` beyond its limit."""
+def check_receive_open(opening: messaging_pb2.ReceiveOpen) -> tuple[int, int, int]:
+    """Window, window in bytes and lease in force; raises `InvalidField` beyond their limits."""
     if opening.window > MAX_WINDOW:
         raise InvalidField("open.window", f"must be 1 to {MAX_WINDOW} events")
     if opening.start not in messaging_pb2.ReceiveStart.values():
         raise InvalidField("open.start", "must be OLDEST or NEW")
-    return opening.window or DEFAULT_WINDOW
+    lease_ms = DEFAULT_LEASE_MS
+    if opening.HasField("lease"):
+        lease_ms = _check_lease(opening.lease, "open.lease")
+    return opening.window or DEFAULT_WINDOW, opening.window_bytes or _NO_BOUND, lease_ms
 
 
-def check_acks(acks: messaging_pb2.ReceiveAcks) -> Collection[str]:
-    """The event ids; raises `InvalidField` for none or too many."""
-    count = len(acks.event_ids)
-    if not 1 <= count <= MAX_ACK_IDS:
-        raise InvalidField("acks.event_ids", f"must be 1 to {MAX_ACK_IDS} ids")
-    return acks.event_ids
+def check_consumer(name: str) -> str:
+    """The consumer's name, empty for none; raises `InvalidField`."""
+    if len(name) > MAX_CONSUMER_CHARS or not (name.isascii() and (name.isprintable() or not name)):
+        rule = f"must be at most {MAX_CONSUMER_CHARS} characters of printable ASCII"
+        raise InvalidField("open.consumer", rule)
+    return name
+
+
+def check_event_ids(frame: _EventIds, field: str) -> Sequence[str]:
+    """The frame's event ids; raises `InvalidField` for none or too many."""
+    if not 1 <= len(frame.event_ids) <= MAX_ACK_IDS:
+        raise InvalidField(f"{field}.event_ids", f"must be 1 to {MAX_ACK_IDS} ids")
+    return frame.event_ids
+
+
+def check_nack_delay(nacks: messaging_pb2.ReceiveNacks) -> int:
+    """The delay in milliseconds, 0 for none; raises `InvalidField`."""
+    delay_ms = milliseconds_of(nacks.delay)
+    if delay_ms is None or not 0 <= delay_ms <= MAX_NACK_DELAY_MS:
+        raise InvalidField("nacks.delay", f"must be 0 to {MAX_NACK_DELAY_MS // 1000} s")
+    return delay_ms
+
+
+def check_extension(extensions: messaging_pb2.ReceiveExtensions) -> int:
+    """The lease in milliseconds, 0 for the stream's own; raises `InvalidField`."""
+    if not extensions.HasField("lease"):
+        return 0
+    return _check_lease(extensions.lease, "extensions.lease")
+
+
+def milliseconds_of(duration: duration_pb2.Duration) -> int | None:
+    """A duration in whole milliseconds, rounded down; None for one that is malformed."""
+    if not 0 <= duration.nanos < _NANOS_PER_SECOND or duration.seconds < 0:
+        return None
+    return duration.seconds * 1000 + duration.nanos // 1_000_000
 
 
 def check_message_id(text: str) -> MessageId:
@@ -136,6 +184,13 @@ def check_idempotency_key(key: str) -> str:
     if not (0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARS and key.isascii() and key.isprintable()):
         raise InvalidField("idempotency_key", _KEY_RULE)
     return key
+
+
+def _check_lease(lease: duration_pb2.Duration, field: str) -> int:
+    lease_ms = milliseconds_of(lease)
+    if lease_ms is None or not MIN_LEASE_MS <= lease_ms <= MAX_LEASE_MS:
+        raise InvalidField(field, f"must be {MIN_LEASE_MS // 1000} to {MAX_LEASE_MS // 1000} s")
+    return lease_ms
 
 
 def _check_id(text: str, field: str) -> None:
@@ -197,10 +252,8 @@ _CONTENT_CHECKS: dict[str, Callable[[content_pb2.Content], None]] = {
 
 
 def _check_time_to_live(message: messaging_pb2.OutgoingMessage, retention_ms: int) -> None:
-    given = message.time_to_live
-    exact = 0 <= given.nanos < _NANOS_PER_SECOND
-    milliseconds = given.seconds * 1000 + given.nanos // 1_000_000
-    if not (exact and MIN_TIME_TO_LIVE_MS <= milliseconds <= retention_ms):
+    milliseconds = milliseconds_of(message.time_to_live)
+    if milliseconds is None or not MIN_TIME_TO_LIVE_MS <= milliseconds <= retention_ms:
         rule = f"must be {MIN_TIME_TO_LIVE_MS // 1000} s to the retention, {retention_ms // 1000} s"
         raise InvalidField("time_to_live", rule)
 

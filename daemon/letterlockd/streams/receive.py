@@ -9,38 +9,34 @@
        ▼                                              ▼
        └───────────────────────────────────────▶  CLOSED ◀── half-close, replaced, lost
 
-Rules: the first frame opens, all others acknowledge; never more events out than the window;
-CAUGHT_UP is said once, when everything is given that waited when the stream was opened; a draining
-stream gives nothing more and takes acknowledgements until its grace is over. An acknowledged event
-gives its room back only when that is committed, so that acknowledgements that wait for the store
-are bounded by the window as well. Nothing comes after CLOSED.
+Rules: the first frame opens, all others say what became of events; CAUGHT_UP is said once, when
+everything is given that waited when the stream was opened; a draining stream gives nothing more and
+takes such frames until its grace is over. Nothing comes after CLOSED.
 
-Counts events and compares positions (sequence numbers of the inbox); which events are out is in
-`letterlockd.streams.ledger`. Pure.
+Compares positions (sequence numbers of the inbox); which events are out, and how many may be, is in
+`letterlockd.streams.leases`. Pure.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from letterlockd.limits import DEFAULT_WINDOW
-from letterlockd.streams import credit as credit_rules
-from letterlockd.streams.credit import Credit, Gave, Took
 from letterlockd.streams.rules import Frame, find
 
 __all__ = [
-    "Acked",
     "AcksFrame",
     "Action",
     "DrainOrdered",
+    "Emptied",
     "Event",
+    "ExtensionsFrame",
     "Finish",
-    "Given",
     "GraceOver",
     "HalfClosed",
     "Lost",
+    "NacksFrame",
     "OpenFrame",
     "Reached",
     "ReceiveState",
@@ -50,8 +46,7 @@ __all__ = [
     "SayCaughtUp",
     "SayDraining",
     "SayOpened",
-    "StartAt",
-    "TakeAcks",
+    "TakeIn",
     "UnknownFrame",
     "step",
 ]
@@ -69,11 +64,9 @@ class ReceiveState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class OpenFrame(Frame):
-    """The caller opens: `window` events at most; `new_only` leaves out what waits already;
-    `backlog_end` is the inbox position below which everything waited when the frame came."""
+    """The caller opens: `backlog_end` is the inbox position below which everything waited when the
+    frame came."""
 
-    window: int
-    new_only: bool
     backlog_end: int
     name = "open"
 
@@ -83,6 +76,20 @@ class AcksFrame(Frame):
     """The caller acknowledges events."""
 
     name = "acks"
+
+
+@dataclass(frozen=True, slots=True)
+class NacksFrame(Frame):
+    """The caller gives events back."""
+
+    name = "nacks"
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionsFrame(Frame):
+    """The caller still works on events."""
+
+    name = "extensions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +103,6 @@ class HalfClosed:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """`count` events are handed to the stream."""
-
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class Reached:
     """Every event below inbox position `position` is given or gone."""
 
@@ -110,15 +110,13 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
-class Acked:
-    """The acknowledgements of `count` given events are committed."""
-
-    count: int
+class Emptied:
+    """Nothing is out on the stream, and nothing waits for a commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A newer stream of the same business number was opened."""
+    """A newer stream of the same consumer was opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +137,12 @@ class Lost:
 Event = (
     OpenFrame
     | AcksFrame
+    | NacksFrame
+    | ExtensionsFrame
     | UnknownFrame
     | HalfClosed
-    | Given
     | Reached
-    | Acked
+    | Emptied
     | Replaced
     | DrainOrdered
     | GraceOver
@@ -153,21 +152,12 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class SayOpened:
-    """Answer the opening frame with the window in force."""
-
-    window: int
+    """Answer the opening frame."""
 
 
 @dataclass(frozen=True, slots=True)
-class StartAt:
-    """Give events from inbox position `position` on; 0 is the oldest."""
-
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class TakeAcks:
-    """Commit the frame's acknowledgements."""
+class TakeIn:
+    """Do what the frame says of events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,22 +180,20 @@ class RefuseReplaced:
     """End the stream with REPLACED."""
 
 
-Action = SayOpened | StartAt | TakeAcks | SayCaughtUp | SayDraining | Finish | RefuseReplaced
+Action = SayOpened | TakeIn | SayCaughtUp | SayDraining | Finish | RefuseReplaced
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiveStream:
-    """A Receive stream: its state, its window, and where its backlog ends."""
+    """A Receive stream: its state, and where its backlog ends."""
 
     state: ReceiveState = ReceiveState.OPENING
-    outstanding: Credit = field(default_factory=lambda: Credit.window(DEFAULT_WINDOW))
     backlog_end: int = 0
 
     @property
-    def room(self) -> int:
-        """How many events may be given now."""
-        giving = self.state in (ReceiveState.CATCHING_UP, ReceiveState.LIVE)
-        return self.outstanding.room if giving else 0
+    def gives(self) -> bool:
+        """Whether events may be given now."""
+        return self.state in (ReceiveState.CATCHING_UP, ReceiveState.LIVE)
 
 
 Stepped = tuple[ReceiveStream, tuple[Action, ...]]
@@ -218,18 +206,11 @@ def step(stream: ReceiveStream, event: Event) -> Stepped:
 
 
 def _opened(_: ReceiveStream, event: OpenFrame) -> Stepped:
-    opened = ReceiveStream(ReceiveState.CATCHING_UP, Credit.window(event.window), event.backlog_end)
-    start = StartAt(event.backlog_end if event.new_only else 0)
-    return opened, (SayOpened(event.window), start)
+    return ReceiveStream(ReceiveState.CATCHING_UP, event.backlog_end), (SayOpened(),)
 
 
-def _acks(stream: ReceiveStream, _: AcksFrame) -> Stepped:
-    return stream, (TakeAcks(),)
-
-
-def _given(stream: ReceiveStream, event: Given) -> Stepped:
-    outstanding, _ = credit_rules.step(stream.outstanding, Took(event.count))
-    return replace(stream, outstanding=outstanding), ()
+def _take_in(stream: ReceiveStream, _: Frame) -> Stepped:
+    return stream, (TakeIn(),)
 
 
 def _reached(stream: ReceiveStream, event: Reached) -> Stepped:
@@ -238,25 +219,8 @@ def _reached(stream: ReceiveStream, event: Reached) -> Stepped:
     return replace(stream, state=ReceiveState.LIVE), (SayCaughtUp(),)
 
 
-def _acked(stream: ReceiveStream, event: Acked) -> Stepped:
-    outstanding, _ = credit_rules.step(stream.outstanding, Gave(event.count))
-    return replace(stream, outstanding=outstanding), ()
-
-
-def _acked_draining(stream: ReceiveStream, event: Acked) -> Stepped:
-    acked, _ = _acked(stream, event)
-    return _finish_when_empty(acked)
-
-
 def _drain(stream: ReceiveStream, _: DrainOrdered) -> Stepped:
-    drained, actions = _finish_when_empty(replace(stream, state=ReceiveState.DRAINING))
-    return drained, (SayDraining(), *actions)
-
-
-def _finish_when_empty(stream: ReceiveStream) -> Stepped:
-    if stream.outstanding.used:
-        return stream, ()
-    return _finish(stream, None)
+    return replace(stream, state=ReceiveState.DRAINING), (SayDraining(),)
 
 
 def _finish(stream: ReceiveStream, _: object) -> Stepped:
@@ -278,18 +242,18 @@ def _ignored(stream: ReceiveStream, _: Event) -> Stepped:
 _S = ReceiveState
 _OPEN = (_S.CATCHING_UP, _S.LIVE)
 _NOT_CLOSED = tuple(state for state in _S if state is not _S.CLOSED)
+_WORK = (AcksFrame, NacksFrame, ExtensionsFrame)
 TRANSITIONS: dict[tuple[object, type], Callable[..., Stepped]] = {
     (_S.OPENING, OpenFrame): _opened,
     (_S.OPENING, DrainOrdered): _drain,
     (_S.CATCHING_UP, Reached): _reached,
     (_S.LIVE, Reached): _ignored,
-    **{(state, AcksFrame): _acks for state in (*_OPEN, _S.DRAINING)},
-    **{(state, Given): _given for state in _OPEN},
-    **{(state, Acked): _acked for state in _OPEN},
+    **{(state, frame): _take_in for state in (*_OPEN, _S.DRAINING) for frame in _WORK},
+    **{(state, Emptied): _ignored for state in _OPEN},
     **{(state, Replaced): _replaced for state in _NOT_CLOSED},
     **{(state, DrainOrdered): _drain for state in _OPEN},
     (_S.DRAINING, Reached): _ignored,
-    (_S.DRAINING, Acked): _acked_draining,
+    (_S.DRAINING, Emptied): _finish,
     (_S.DRAINING, DrainOrdered): _ignored,
     (_S.DRAINING, GraceOver): _finish,
     **{(state, HalfClosed): _finish for state in _NOT_CLOSED},
@@ -297,7 +261,7 @@ TRANSITIONS: dict[tuple[object, type], Callable[..., Stepped]] = {
     **{
         (_S.CLOSED, event): _ignored
         for event in (
-            *(OpenFrame, AcksFrame, HalfClosed, Reached, Acked, Replaced),
+            *(OpenFrame, *_WORK, HalfClosed, Reached, Emptied, Replaced),
             *(DrainOrdered, GraceOver, Lost),
         )
     },

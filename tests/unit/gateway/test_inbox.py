@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from letterlockd.errors import BrokenInvariant, EnvironmentFault
-from letterlockd.gateway.inbox import INBOX, Inbox, Page, Waiting
-from letterlockd.gateway.inbox_rows import GivenRanges, PartialRows, row_key, rows_of
+from letterlockd.gateway.inbox import INBOX, Inbox, Page
+from letterlockd.gateway.inbox_rows import INBOX_TABLES, PartialRows, row_key, rows_of
 from letterlockd.limits import MAX_ROW_BYTES, MAX_ROW_EVENTS
 from letterlockd.model.ids import AccountId
 from letterlockd.records.v1.inbox_pb2 import StoredEvent, StoredEvents
 from letterlockd.store.memory import MemoryStore
 from letterlockd.store.port import StoreFull
-from letterlockd.streams.ledger import Place
+from letterlockd.streams.held import Item, Place
 
 from tests.harness.clock import FakeClock
 
@@ -27,7 +25,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def store() -> MemoryStore:
-    return MemoryStore([INBOX])
+    return MemoryStore(INBOX_TABLES)
 
 
 @pytest.fixture
@@ -52,15 +50,15 @@ async def record(store: MemoryStore, rows) -> None:
 
 
 def numbers(page: Page) -> list[int]:
-    return [waiting.event.time_ms for waiting in page.waiting]
+    return [item.content.time_ms for item in page.items]
 
 
-async def read_all(inbox: Inbox, account: AccountId = ACCOUNT, limit: int = 10) -> list[Waiting]:
+async def read_all(inbox: Inbox, account: AccountId = ACCOUNT, limit: int = 10) -> list[Item]:
     found, start = [], 0
     while start < inbox.horizon(account):
         page = await inbox.read(account, start, limit=limit)
         assert page.reached > start
-        found += page.waiting
+        found += page.items
         start = page.reached
     return found
 
@@ -69,7 +67,7 @@ async def test_events_are_read_in_order_page_by_page(inbox, store, clock) -> Non
     for number in range(7):
         await record(store, staged(inbox, clock, number))
     await record(store, staged(inbox, clock, 99, account=OTHER))
-    assert [waiting.event.time_ms for waiting in await read_all(inbox, limit=3)] == list(range(7))
+    assert [item.content.time_ms for item in await read_all(inbox, limit=3)] == list(range(7))
 
 
 async def test_readers_stay_below_a_commit_that_is_open(inbox, store, clock) -> None:
@@ -120,7 +118,7 @@ async def test_sequence_numbers_ascend_over_restarts(inbox, store, clock) -> Non
     await record(store, staged(inbox, clock, 1))
     again = await Inbox.open(store, clock)
     await record(store, staged(again, clock, 2))
-    assert [waiting.event.time_ms for waiting in await read_all(again)] == [1, 2]
+    assert [item.content.time_ms for item in await read_all(again)] == [1, 2]
 
 
 async def test_what_is_due_is_passed_over(inbox, store, clock) -> None:
@@ -134,17 +132,17 @@ async def test_what_is_due_is_passed_over(inbox, store, clock) -> None:
 
 async def test_a_row_is_deleted_with_its_last_event(inbox, store, clock) -> None:
     await record(store, staged(inbox, clock, 1, 2, 3))
-    places = [waiting.place for waiting in await read_all(inbox)]
+    places = [item.place for item in await read_all(inbox)]
     await inbox.acknowledge(ACCOUNT, [places[0], places[2], places[0]])
     assert await store.count(INBOX) == 1
-    assert [waiting.event.time_ms for waiting in await read_all(inbox)] == [2]
+    assert [item.content.time_ms for item in await read_all(inbox)] == [2]
     await inbox.acknowledge(ACCOUNT, [places[1]])
     assert await store.count(INBOX) == 0
 
 
 async def test_a_deletion_that_fails_brings_the_whole_row_again(inbox, store, clock) -> None:
     await record(store, staged(inbox, clock, 1, 2))
-    places = [waiting.place for waiting in await read_all(inbox)]
+    places = [item.place for item in await read_all(inbox)]
     commit = store.commit
 
     async def full(commits):
@@ -154,7 +152,7 @@ async def test_a_deletion_that_fails_brings_the_whole_row_again(inbox, store, cl
     with pytest.raises(StoreFull):
         await inbox.acknowledge(ACCOUNT, places)
     store.commit = commit
-    assert [waiting.event.time_ms for waiting in await read_all(inbox)] == [1, 2]
+    assert [item.content.time_ms for item in await read_all(inbox)] == [1, 2]
 
 
 async def test_a_damaged_row_is_told_and_not_taken_for_an_empty_one(inbox, store, clock) -> None:
@@ -171,7 +169,7 @@ def test_rows_are_bounded_in_events_and_bytes() -> None:
     large = [event(number, MAX_ROW_BYTES // 2 + 1) for number in range(3)]
     huge = [event(0), event(1, 2 * MAX_ROW_BYTES), event(2)]
     for events, counts in ((small, [MAX_ROW_EVENTS, 1]), (large, [1, 1, 1]), (huge, [1, 1, 1])):
-        rows = [list(StoredEvents.FromString(row).events) for row in rows_of(events)]
+        rows = [list(StoredEvents.FromString(row.value).events) for row in rows_of(events)]
         assert [len(row) for row in rows] == counts
         assert [one for row in rows for one in row] == events
 
@@ -184,20 +182,3 @@ def test_partial_rows_are_bounded_and_forget_the_oldest() -> None:
     assert partial.acknowledged(row_key(ACCOUNT, 1)) == 0
     assert partial.complete(row_key(ACCOUNT, 3), Place(3, 1, 2))
     assert len(partial) == 1
-
-
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 8)), max_size=30))
-def test_given_ranges_hold_what_was_added_and_nothing_else(ranges) -> None:
-    found, expected = GivenRanges(), set()
-    for start, length in ranges:
-        found.add(Place(1, start, 200), Place(1, start + length, 200))
-        expected |= set(range(start, start + length + 1))
-    assert {n for n in range(50) if found.holds(Place(1, n, 200))} == expected
-
-
-def test_too_many_ranges_are_joined_from_the_oldest() -> None:
-    found = GivenRanges(bound=2)
-    for sequence in (10, 20, 30):
-        found.add(Place(sequence, 0, 1), Place(sequence, 0, 1))
-    held = {sequence for sequence in range(40) if found.holds(Place(sequence, 0, 1))}
-    assert held == {*range(10, 21), 30}

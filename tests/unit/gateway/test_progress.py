@@ -44,7 +44,7 @@ class Desk:
 
     async def events(self, message: MessageId) -> list[int]:
         page = await self._inbox.read(ACCOUNT, 0, limit=1_000)
-        told = [waiting.event.status for waiting in page.waiting]
+        told = [item.content.status for item in page.items]
         return [status.status for status in told if status.message_id == message]
 
 

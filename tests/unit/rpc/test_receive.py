@@ -121,7 +121,7 @@ async def test_never_more_out_than_the_window(room: Room) -> None:
     first = await events(call, 3)
     await settle()
     (open_call,) = room.messaging._calls
-    assert open_call._stream.outstanding.used == 3
+    assert open_call._consumer.used == 3
     await acknowledge(call, first[1])
     assert names(await events(call, 1)) == [3]
     await acknowledge(call, first[0], first[2])
@@ -153,7 +153,7 @@ async def test_unknown_ids_free_no_room(room: Room) -> None:
     (second,) = await events(call, 1)
     assert names([second]) == [2]
     (open_call,) = room.messaging._calls
-    assert open_call._stream.outstanding.used == 1
+    assert open_call._consumer.used == 1
     call.cancel()
 
 
@@ -173,19 +173,24 @@ async def test_what_was_not_acknowledged_comes_again_marked(room: Room) -> None:
     again.cancel()
 
 
-async def test_a_newer_stream_replaces_the_older(room: Room) -> None:
+async def test_a_newer_stream_of_a_consumer_takes_what_the_older_had(room: Room) -> None:
     await room.arrive(inbound_event(1), inbound_event(2))
-    older = await opened(room)
+    older = await opened(room, consumer="worker 1")
     given = await events(older, 2)
     await acknowledge(older, given[0])
-    newer = await opened(room)
+    newer = await opened(room, consumer="worker 1")
     code, reason, _ = await fault(older)
     assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "REPLACED")
     again = await events(newer, len(given) - 1)
     assert 2 in names(again)
-    third = await opened(room)
+    assert {event.attempt for event in again} == {1}
+    other = await opened(room, consumer="worker 2")
+    third = await opened(room, consumer="worker 1")
     await fault(newer)
-    third.cancel()
+    for call in (other, third):
+        call.cancel()
+    await until_closed(room)
+    assert room.messaging._named == {}
 
 
 async def test_draining_takes_last_acknowledgements(room: Room) -> None:
@@ -246,7 +251,7 @@ async def test_a_cancelled_stream_loses_nothing(room: Room) -> None:
     await events(call, 1)
     call.cancel()
     await until_closed(room)
-    assert room.messaging._receivers == {}
+    assert not (await room.receptions.of(ACCOUNT)).leases.has_consumers
     again = await opened(room)
     assert names(await events(again, 1)) == [1]
     again.cancel()
@@ -315,8 +320,8 @@ async def test_a_caller_that_never_reads_costs_its_window(room: Room) -> None:
     call = await opened(room, window=2_000)
     await settle(2_000)
     (open_call,) = room.messaging._calls
-    assert 0 < len(open_call._ledger) < 2_000  # flow control acts before the window does
-    assert len(open_call._page) < 500
+    assert 0 < open_call._consumer.used < 2_000  # flow control acts before the window does
+    assert len(open_call._reception.leases._items) < 2_000
     call.cancel()
 
 

@@ -123,7 +123,7 @@ def test_a_refusal_never_repeats_what_was_sent() -> None:
 
 def test_the_window_has_a_default_and_a_bound() -> None:
     opening = messaging_pb2.ReceiveOpen
-    assert validate.check_window(opening()) == limits.DEFAULT_WINDOW
-    assert validate.check_window(opening(window=limits.MAX_WINDOW)) == limits.MAX_WINDOW
+    assert validate.check_receive_open(opening())[0] == limits.DEFAULT_WINDOW
+    assert validate.check_receive_open(opening(window=limits.MAX_WINDOW))[0] == limits.MAX_WINDOW
     with pytest.raises(InvalidField):
-        validate.check_window(opening(window=limits.MAX_WINDOW + 1))
+        validate.check_receive_open(opening(window=limits.MAX_WINDOW + 1))

@@ -106,7 +106,9 @@ class _ReceiveStartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReceiveS
     RECEIVE_START_OLDEST: _ReceiveStart.ValueType  # 1
     """With the oldest event that is not acknowledged."""
     RECEIVE_START_NEW: _ReceiveStart.ValueType  # 2
-    """With events that arrive from now on; older ones wait for a stream that starts with OLDEST."""
+    """With events that arrive from now on; older ones wait for a stream that starts with OLDEST. In a
+    conversation whose older events wait for such a stream at the same time, order comes first.
+    """
 
 class ReceiveStart(_ReceiveStart, metaclass=_ReceiveStartEnumTypeWrapper):
     """Where a Receive stream starts."""
@@ -116,7 +118,9 @@ RECEIVE_START_UNSPECIFIED: ReceiveStart.ValueType  # 0
 RECEIVE_START_OLDEST: ReceiveStart.ValueType  # 1
 """With the oldest event that is not acknowledged."""
 RECEIVE_START_NEW: ReceiveStart.ValueType  # 2
-"""With events that arrive from now on; older ones wait for a stream that starts with OLDEST."""
+"""With events that arrive from now on; older ones wait for a stream that starts with OLDEST. In a
+conversation whose older events wait for such a stream at the same time, order comes first.
+"""
 Global___ReceiveStart: _TypeAlias = ReceiveStart  # noqa: Y015
 
 @_typing.final
@@ -600,6 +604,8 @@ class ReceiveRequest(_message.Message):
 
     OPEN_FIELD_NUMBER: _builtins.int
     ACKS_FIELD_NUMBER: _builtins.int
+    NACKS_FIELD_NUMBER: _builtins.int
+    EXTENSIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___ReceiveOpen:
         """Opens the stream; first frame only."""
@@ -608,17 +614,27 @@ class ReceiveRequest(_message.Message):
     def acks(self) -> Global___ReceiveAcks:
         """Events that the caller is done with."""
 
+    @_builtins.property
+    def nacks(self) -> Global___ReceiveNacks:
+        """Events that the caller could not work on."""
+
+    @_builtins.property
+    def extensions(self) -> Global___ReceiveExtensions:
+        """Events that the caller still works on."""
+
     def __init__(
         self,
         *,
         open: Global___ReceiveOpen | None = ...,
         acks: Global___ReceiveAcks | None = ...,
+        nacks: Global___ReceiveNacks | None = ...,
+        extensions: Global___ReceiveExtensions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "frame", b"frame", "open", b"open"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "extensions", b"extensions", "frame", b"frame", "nacks", b"nacks", "open", b"open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "frame", b"frame", "open", b"open"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acks", b"acks", "extensions", b"extensions", "frame", b"frame", "nacks", b"nacks", "open", b"open"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "acks"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["open", "acks", "nacks", "extensions"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -633,6 +649,9 @@ class ReceiveOpen(_message.Message):
     BUSINESS_NUMBER_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    WINDOW_BYTES_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    CONSUMER_FIELD_NUMBER: _builtins.int
     business_number: _builtins.str
     """The number to receive for, E.164, one of the business's own. Set by the caller."""
     window: _builtins.int
@@ -641,16 +660,33 @@ class ReceiveOpen(_message.Message):
     """
     start: Global___ReceiveStart.ValueType
     """Where to start."""
+    window_bytes: _builtins.int
+    """How many bytes of events, as they lie at the gateway, may be unacknowledged at a time; the event
+    that passes it is still given. Not set: no bound but `window`.
+    """
+    consumer: _builtins.str
+    """Names the receiver, at most 64 characters of printable ASCII. A newer stream of the same name
+    ends the older one with REPLACED and is given at once what that one had: for a receiver that
+    connects again while its old connection is not yet known to be dead, or for one that is to be
+    the only one. Not set: a receiver beside all others.
+    """
+    @_builtins.property
+    def lease(self) -> _duration_pb2.Duration:
+        """How long an event is leased to this stream: 1 second to 10 minutes. Not set: 60 seconds."""
+
     def __init__(
         self,
         *,
         business_number: _builtins.str = ...,
         window: _builtins.int = ...,
         start: Global___ReceiveStart.ValueType = ...,
+        window_bytes: _builtins.int = ...,
+        lease: _duration_pb2.Duration | None = ...,
+        consumer: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_number", b"business_number", "start", b"start", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_number", b"business_number", "consumer", b"consumer", "lease", b"lease", "start", b"start", "window", b"window", "window_bytes", b"window_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -665,7 +701,9 @@ class ReceiveAcks(_message.Message):
     EVENT_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Event ids of this stream, 1 to 10,000. Unknown and repeated ids are ignored."""
+        """Event ids, 1 to 10,000. Good as long as the gateway remembers the event as given, also after the
+        lease; unknown and repeated ids are ignored.
+        """
 
     def __init__(
         self,
@@ -679,6 +717,66 @@ class ReceiveAcks(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReceiveAcks: _TypeAlias = ReceiveAcks  # noqa: Y015
+
+@_typing.final
+class ReceiveNacks(_message.Message):
+    """Gives events back. Each counts as a failed attempt, for these events alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Event ids that are leased to this stream, 1 to 10,000; others are ignored."""
+
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """When they, and with them their conversations, go on: 0 to 10 minutes. Not set: at once."""
+
+    def __init__(
+        self,
+        *,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "event_ids", b"event_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveNacks: _TypeAlias = ReceiveNacks  # noqa: Y015
+
+@_typing.final
+class ReceiveExtensions(_message.Message):
+    """Begins the leases of events anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Event ids that are leased to this stream, 1 to 10,000; others are ignored."""
+
+    @_builtins.property
+    def lease(self) -> _duration_pb2.Duration:
+        """How long from now: 1 second to 10 minutes. Not set: the stream's lease."""
+
+    def __init__(
+        self,
+        *,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
+        lease: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_ids", b"event_ids", "lease", b"lease"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveExtensions: _TypeAlias = ReceiveExtensions  # noqa: Y015
 
 @_typing.final
 class ReceiveResponse(_message.Message):
@@ -700,7 +798,9 @@ class ReceiveResponse(_message.Message):
 
     @_builtins.property
     def caught_up(self) -> Global___CaughtUp:
-        """Everything that was waiting when the stream was opened has been given. Sent once."""
+        """Everything that was waiting when the stream was opened has been given, to this stream or
+        another one, or is held back by a nack's delay. Sent once.
+        """
 
     @_builtins.property
     def draining(self) -> Global___Draining:
@@ -731,16 +831,22 @@ class ReceiveOpened(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WINDOW_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
     window: _builtins.int
     """The window in force."""
+    @_builtins.property
+    def lease(self) -> _duration_pb2.Duration:
+        """The lease in force."""
+
     def __init__(
         self,
         *,
         window: _builtins.int = ...,
+        lease: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -779,6 +885,7 @@ class Event(_message.Message):
     EVENT_ID_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     REDELIVERED_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     IDENTITY_CHANGE_FIELD_NUMBER: _builtins.int
@@ -786,7 +893,13 @@ class Event(_message.Message):
     event_id: _builtins.str
     """Names the event for its acknowledgement; opaque, at most 64 characters."""
     redelivered: _builtins.bool
-    """True when the event was given before, on this or an earlier stream of this process."""
+    """True when the event was given before: on this or an earlier stream of this process, or as a
+    dead letter.
+    """
+    attempt: _builtins.int
+    """Which attempt this is, from 1. Nacks, leases that ran out and streams that were lost count; see
+    ReceivePolicy.max_attempts. Counted in memory: a restart of the gateway begins again at 1.
+    """
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When the gateway recorded it."""
@@ -813,6 +926,7 @@ class Event(_message.Message):
         event_id: _builtins.str = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
         redelivered: _builtins.bool = ...,
+        attempt: _builtins.int = ...,
         message: Global___InboundMessage | None = ...,
         status: Global___StatusUpdate | None = ...,
         identity_change: Global___IdentityChange | None = ...,
@@ -820,7 +934,7 @@ class Event(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "identity_change", b"identity_change", "kind", b"kind", "message", b"message", "status", b"status", "undecryptable", b"undecryptable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "event_time", b"event_time", "identity_change", b"identity_change", "kind", b"kind", "message", b"message", "redelivered", b"redelivered", "status", b"status", "undecryptable", b"undecryptable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "event_id", b"event_id", "event_time", b"event_time", "identity_change", b"identity_change", "kind", b"kind", "message", b"message", "redelivered", b"redelivered", "status", b"status", "undecryptable", b"undecryptable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["message", "status", "identity_change", "undecryptable"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015

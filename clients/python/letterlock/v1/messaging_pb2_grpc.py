@@ -74,10 +74,15 @@ class MessagingServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Receive(self, request_iterator, context):
-        """Receives messages and status updates. The first frame is `open`, later ones are `acks`. Events
-        come at least once, those of one conversation in order, and stay until they are acknowledged or
-        their retention ends. One number may be received by one stream at a time: a newer
-        stream ends the older one with REPLACED.
+        """Receives messages and status updates. The first frame is `open`, later ones say what became of
+        events. Events come at least once, those of one conversation (one user) in order, and stay until
+        they are acknowledged, become dead letters (see Receiving) or their retention ends.
+
+        Several streams may receive for one number: they share its events. An event given is leased to
+        its stream; as long as a stream has a lease in a conversation, the whole conversation is that
+        stream's. A lease ends with the acknowledgement. It ends without one by a nack, when its time is
+        over, or with the stream; the event, and those of its conversation that were given after it, are
+        then given again, in order, to any stream, under the same ids.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

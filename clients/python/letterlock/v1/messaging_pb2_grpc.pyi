@@ -44,10 +44,15 @@ class MessagingStub:
     send what was not answered again under the same keys: nothing is sent twice.
     """
     Receive: _grpc.StreamStreamMultiCallable[_messaging_pb2.ReceiveRequest, _messaging_pb2.ReceiveResponse]
-    """Receives messages and status updates. The first frame is `open`, later ones are `acks`. Events
-    come at least once, those of one conversation in order, and stay until they are acknowledged or
-    their retention ends. One number may be received by one stream at a time: a newer
-    stream ends the older one with REPLACED.
+    """Receives messages and status updates. The first frame is `open`, later ones say what became of
+    events. Events come at least once, those of one conversation (one user) in order, and stay until
+    they are acknowledged, become dead letters (see Receiving) or their retention ends.
+
+    Several streams may receive for one number: they share its events. An event given is leased to
+    its stream; as long as a stream has a lease in a conversation, the whole conversation is that
+    stream's. A lease ends with the acknowledgement. It ends without one by a nack, when its time is
+    over, or with the stream; the event, and those of its conversation that were given after it, are
+    then given again, in order, to any stream, under the same ids.
     """
     SendMessage: _grpc.UnaryUnaryMultiCallable[_messaging_pb2.SendMessageRequest, _messaging_pb2.SendMessageResponse]
     """Sends one message. Same rules as one message on Send; a refusal is a status with details."""
@@ -68,10 +73,15 @@ class MessagingAsyncStub(MessagingStub):
     send what was not answered again under the same keys: nothing is sent twice.
     """
     Receive: _aio.StreamStreamMultiCallable[_messaging_pb2.ReceiveRequest, _messaging_pb2.ReceiveResponse]  # type: ignore[assignment]
-    """Receives messages and status updates. The first frame is `open`, later ones are `acks`. Events
-    come at least once, those of one conversation in order, and stay until they are acknowledged or
-    their retention ends. One number may be received by one stream at a time: a newer
-    stream ends the older one with REPLACED.
+    """Receives messages and status updates. The first frame is `open`, later ones say what became of
+    events. Events come at least once, those of one conversation (one user) in order, and stay until
+    they are acknowledged, become dead letters (see Receiving) or their retention ends.
+
+    Several streams may receive for one number: they share its events. An event given is leased to
+    its stream; as long as a stream has a lease in a conversation, the whole conversation is that
+    stream's. A lease ends with the acknowledgement. It ends without one by a nack, when its time is
+    over, or with the stream; the event, and those of its conversation that were given after it, are
+    then given again, in order, to any stream, under the same ids.
     """
     SendMessage: _aio.UnaryUnaryMultiCallable[_messaging_pb2.SendMessageRequest, _messaging_pb2.SendMessageResponse]  # type: ignore[assignment]
     """Sends one message. Same rules as one message on Send; a refusal is a status with details."""
@@ -101,10 +111,15 @@ class MessagingServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_messaging_pb2.ReceiveRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_messaging_pb2.ReceiveResponse], _abc.AsyncIterator[_messaging_pb2.ReceiveResponse]]:
-        """Receives messages and status updates. The first frame is `open`, later ones are `acks`. Events
-        come at least once, those of one conversation in order, and stay until they are acknowledged or
-        their retention ends. One number may be received by one stream at a time: a newer
-        stream ends the older one with REPLACED.
+        """Receives messages and status updates. The first frame is `open`, later ones say what became of
+        events. Events come at least once, those of one conversation (one user) in order, and stay until
+        they are acknowledged, become dead letters (see Receiving) or their retention ends.
+
+        Several streams may receive for one number: they share its events. An event given is leased to
+        its stream; as long as a stream has a lease in a conversation, the whole conversation is that
+        stream's. A lease ends with the acknowledgement. It ends without one by a nack, when its time is
+        over, or with the stream; the event, and those of its conversation that were given after it, are
+        then given again, in order, to any stream, under the same ids.
         """
 
     @_abc_1.abstractmethod

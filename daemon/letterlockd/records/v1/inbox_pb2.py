@@ -23,25 +23,30 @@ _sym_db = _symbol_database.Default()
 
 
 from letterlock.v1 import messaging_pb2 as letterlock_dot_v1_dot_messaging__pb2
+from letterlock.v1 import receiving_pb2 as letterlock_dot_v1_dot_receiving__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"letterlockd/records/v1/inbox.proto\x12\x16letterlockd.records.v1\x1a\x1dletterlock/v1/messaging.proto\"C\n\x0cStoredEvents\x12\x33\n\x06\x65vents\x18\x01 \x03(\x0b\x32#.letterlockd.records.v1.StoredEvent\"\xba\x02\n\x0bStoredEvent\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\x11\n\tpseudonym\x18\x02 \x01(\x0c\x12\x38\n\x07inbound\x18\x03 \x01(\x0b\x32%.letterlockd.records.v1.StoredInboundH\x00\x12\x36\n\x06status\x18\x04 \x01(\x0b\x32$.letterlockd.records.v1.StoredStatusH\x00\x12G\n\x0fidentity_change\x18\x05 \x01(\x0b\x32,.letterlockd.records.v1.StoredIdentityChangeH\x00\x12\x44\n\rundecryptable\x18\x06 \x01(\x0b\x32+.letterlockd.records.v1.StoredUndecryptableH\x00\x42\x06\n\x04kind\"\x97\x01\n\rStoredInbound\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x12\n\nmessage_id\x18\x02 \x01(\x0c\x12\x12\n\nday_key_id\x18\x03 \x01(\x0c\x12\x16\n\x0esealed_payload\x18\x04 \x01(\x0c\x12\x15\n\rsealed_number\x18\x05 \x01(\x0c\x12\x1c\n\x14identity_unconfirmed\x18\x06 \x01(\x08\"\xa6\x01\n\x0cStoredStatus\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x12\n\ncaller_tag\x18\x03 \x01(\x0c\x12,\n\x06status\x18\x04 \x01(\x0e\x32\x1c.letterlock.v1.MessageStatus\x12\'\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x16.letterlock.v1.Failure\"$\n\x14StoredIdentityChange\x12\x0c\n\x04held\x18\x01 \x01(\x08\"\x92\x01\n\x13StoredUndecryptable\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x12\n\nmessage_id\x18\x02 \x01(\x0c\x12:\n\x06reason\x18\x03 \x01(\x0e\x32*.letterlock.v1.UndecryptableMessage.Reason\x12\x18\n\x10resend_requested\x18\x04 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"letterlockd/records/v1/inbox.proto\x12\x16letterlockd.records.v1\x1a\x1dletterlock/v1/messaging.proto\x1a\x1dletterlock/v1/receiving.proto\"C\n\x0cStoredEvents\x12\x33\n\x06\x65vents\x18\x01 \x03(\x0b\x32#.letterlockd.records.v1.StoredEvent\"\xcc\x02\n\x0bStoredEvent\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\x11\n\tpseudonym\x18\x02 \x01(\x0c\x12\x38\n\x07inbound\x18\x03 \x01(\x0b\x32%.letterlockd.records.v1.StoredInboundH\x00\x12\x36\n\x06status\x18\x04 \x01(\x0b\x32$.letterlockd.records.v1.StoredStatusH\x00\x12G\n\x0fidentity_change\x18\x05 \x01(\x0b\x32,.letterlockd.records.v1.StoredIdentityChangeH\x00\x12\x44\n\rundecryptable\x18\x06 \x01(\x0b\x32+.letterlockd.records.v1.StoredUndecryptableH\x00\x12\x10\n\x08\x65vent_id\x18\x07 \x01(\tB\x06\n\x04kind\"\x9e\x01\n\x10\x44\x65\x61\x64LetterRecord\x12\x32\n\x05\x65vent\x18\x01 \x01(\x0b\x32#.letterlockd.records.v1.StoredEvent\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\r\x12\x33\n\x0clast_failure\x18\x03 \x01(\x0e\x32\x1d.letterlock.v1.AttemptFailure\x12\x0f\n\x07\x64\x65\x61\x64_ms\x18\x04 \x01(\x03\"I\n\x13ReceivePolicyRecord\x12\x14\n\x0cmax_attempts\x18\x01 \x01(\r\x12\x1c\n\x14keep_acknowledged_ms\x18\x02 \x01(\x03\"\x97\x01\n\rStoredInbound\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x12\n\nmessage_id\x18\x02 \x01(\x0c\x12\x12\n\nday_key_id\x18\x03 \x01(\x0c\x12\x16\n\x0esealed_payload\x18\x04 \x01(\x0c\x12\x15\n\rsealed_number\x18\x05 \x01(\x0c\x12\x1c\n\x14identity_unconfirmed\x18\x06 \x01(\x08\"\xa6\x01\n\x0cStoredStatus\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x12\n\ncaller_tag\x18\x03 \x01(\x0c\x12,\n\x06status\x18\x04 \x01(\x0e\x32\x1c.letterlock.v1.MessageStatus\x12\'\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x16.letterlock.v1.Failure\"$\n\x14StoredIdentityChange\x12\x0c\n\x04held\x18\x01 \x01(\x08\"\x92\x01\n\x13StoredUndecryptable\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x12\n\nmessage_id\x18\x02 \x01(\x0c\x12:\n\x06reason\x18\x03 \x01(\x0e\x32*.letterlock.v1.UndecryptableMessage.Reason\x12\x18\n\x10resend_requested\x18\x04 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letterlockd.records.v1.inbox_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STOREDEVENTS']._serialized_start=93
-  _globals['_STOREDEVENTS']._serialized_end=160
-  _globals['_STOREDEVENT']._serialized_start=163
-  _globals['_STOREDEVENT']._serialized_end=477
-  _globals['_STOREDINBOUND']._serialized_start=480
-  _globals['_STOREDINBOUND']._serialized_end=631
-  _globals['_STOREDSTATUS']._serialized_start=634
-  _globals['_STOREDSTATUS']._serialized_end=800
-  _globals['_STOREDIDENTITYCHANGE']._serialized_start=802
-  _globals['_STOREDIDENTITYCHANGE']._serialized_end=838
-  _globals['_STOREDUNDECRYPTABLE']._serialized_start=841
-  _globals['_STOREDUNDECRYPTABLE']._serialized_end=987
+  _globals['_STOREDEVENTS']._serialized_start=124
+  _globals['_STOREDEVENTS']._serialized_end=191
+  _globals['_STOREDEVENT']._serialized_start=194
+  _globals['_STOREDEVENT']._serialized_end=526
+  _globals['_DEADLETTERRECORD']._serialized_start=529
+  _globals['_DEADLETTERRECORD']._serialized_end=687
+  _globals['_RECEIVEPOLICYRECORD']._serialized_start=689
+  _globals['_RECEIVEPOLICYRECORD']._serialized_end=762
+  _globals['_STOREDINBOUND']._serialized_start=765
+  _globals['_STOREDINBOUND']._serialized_end=916
+  _globals['_STOREDSTATUS']._serialized_start=919
+  _globals['_STOREDSTATUS']._serialized_end=1085
+  _globals['_STOREDIDENTITYCHANGE']._serialized_start=1087
+  _globals['_STOREDIDENTITYCHANGE']._serialized_end=1123
+  _globals['_STOREDUNDECRYPTABLE']._serialized_start=1126
+  _globals['_STOREDUNDECRYPTABLE']._serialized_end=1272
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from letterlock.v1 import messaging_pb2 as _messaging_pb2
+from letterlock.v1 import receiving_pb2 as _receiving_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -57,10 +58,13 @@ class StoredEvent(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     IDENTITY_CHANGE_FIELD_NUMBER: _builtins.int
     UNDECRYPTABLE_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
     time_ms: _builtins.int
     """When the gateway recorded it, milliseconds since 1970."""
     pseudonym: _builtins.bytes
     """The user as this business number knows them, 16 bytes."""
+    event_id: _builtins.str
+    """Set on an event that was a dead letter: the id under which it was first given, and keeps."""
     @_builtins.property
     def inbound(self) -> Global___StoredInbound:
         """A user wrote."""
@@ -86,16 +90,79 @@ class StoredEvent(_message.Message):
         status: Global___StoredStatus | None = ...,
         identity_change: Global___StoredIdentityChange | None = ...,
         undecryptable: Global___StoredUndecryptable | None = ...,
+        event_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity_change", b"identity_change", "inbound", b"inbound", "kind", b"kind", "status", b"status", "undecryptable", b"undecryptable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_change", b"identity_change", "inbound", b"inbound", "kind", b"kind", "pseudonym", b"pseudonym", "status", b"status", "time_ms", b"time_ms", "undecryptable", b"undecryptable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "identity_change", b"identity_change", "inbound", b"inbound", "kind", b"kind", "pseudonym", b"pseudonym", "status", b"status", "time_ms", b"time_ms", "undecryptable", b"undecryptable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["inbound", "status", "identity_change", "undecryptable"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___StoredEvent: _TypeAlias = StoredEvent  # noqa: Y015
+
+@_typing.final
+class DeadLetterRecord(_message.Message):
+    """An event that was given up. Its key is the number's account and the event's id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    DEAD_MS_FIELD_NUMBER: _builtins.int
+    attempts: _builtins.int
+    """How many attempts failed."""
+    last_failure: _receiving_pb2.AttemptFailure.ValueType
+    """How the last one failed."""
+    dead_ms: _builtins.int
+    """When it was given up, milliseconds since 1970."""
+    @_builtins.property
+    def event(self) -> Global___StoredEvent:
+        """The event."""
+
+    def __init__(
+        self,
+        *,
+        event: Global___StoredEvent | None = ...,
+        attempts: _builtins.int = ...,
+        last_failure: _receiving_pb2.AttemptFailure.ValueType = ...,
+        dead_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "dead_ms", b"dead_ms", "event", b"event", "last_failure", b"last_failure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeadLetterRecord: _TypeAlias = DeadLetterRecord  # noqa: Y015
+
+@_typing.final
+class ReceivePolicyRecord(_message.Message):
+    """How the events of a business number are treated. Its key is the number's account."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    KEEP_ACKNOWLEDGED_MS_FIELD_NUMBER: _builtins.int
+    max_attempts: _builtins.int
+    """After how many failed attempts an event becomes a dead letter."""
+    keep_acknowledged_ms: _builtins.int
+    """How long an acknowledged event is kept for replay, in milliseconds; 0: not at all."""
+    def __init__(
+        self,
+        *,
+        max_attempts: _builtins.int = ...,
+        keep_acknowledged_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_acknowledged_ms", b"keep_acknowledged_ms", "max_attempts", b"max_attempts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceivePolicyRecord: _TypeAlias = ReceivePolicyRecord  # noqa: Y015
 
 @_typing.final
 class StoredInbound(_message.Message):
