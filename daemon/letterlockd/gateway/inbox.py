@@ -182,7 +182,21 @@ class Inbox:
         for `keep_ms`; `also` becomes durable with it. False: there was no space to keep them, and
         they are deleted, since deleting is what makes room. Raises what `Store.commit` raises; the
         rows concerned come again then."""
-        done = self._done_rows(account, places)
+        parts = [(row_key(account, place.sequence), place) for place in places]
+        done = [
+            key for key, place in parts if place.events == 1 or self._partial.complete(key, place)
+        ]
+        try:
+            kept = await self._delete(done, keep_ms, also)
+        except BaseException:
+            for key, place in parts:
+                self._partial.take_back(key, place)
+            raise
+        for key in done:
+            self._partial.forget(key)
+        return kept
+
+    async def _delete(self, done: Sequence[bytes], keep_ms: int, also: Sequence[Put]) -> bool:
         operations: list[Put | Delete] = [Delete(INBOX, key) for key in done]
         operations += also
         if keep_ms and done:
@@ -193,14 +207,6 @@ class Inbox:
         if operations:
             await self._store.commit([operations])
         return not (keep_ms and done)
-
-    def _done_rows(self, account: AccountId, places: Sequence[Place]) -> list[bytes]:
-        return [
-            key
-            for place in places
-            for key in (row_key(account, place.sequence),)
-            if place.events == 1 or self._partial.complete(key, place)
-        ]
 
     async def _kept(self, keys: Sequence[bytes], until_ms: int) -> list[Put]:
         rows = await self._store.get_many(INBOX, keys)

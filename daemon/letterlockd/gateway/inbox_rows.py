@@ -130,12 +130,17 @@ class PartialRows:
 
     def complete(self, key: bytes, place: Place) -> bool:
         """Note that `place` is acknowledged; True when that was the row's last event, and the row
-        is to be deleted. Nothing of the row is kept then, so that it comes again if that fails."""
-        mask = self._masks.get(key, 0) | 1 << place.position
-        if mask == (1 << place.events) - 1:
-            self._masks.pop(key, None)
-            return True
-        self._masks[key] = mask
+        is to be deleted: `forget` it then, or `take_back` the place if that failed."""
+        mask = self._masks[key] = self._masks.get(key, 0) | 1 << place.position
         if len(self._masks) > self._bound:
             self._masks.popitem(last=False)
-        return False
+        return mask == (1 << place.events) - 1
+
+    def forget(self, key: bytes) -> None:
+        """The row is deleted."""
+        self._masks.pop(key, None)
+
+    def take_back(self, key: bytes, place: Place) -> None:
+        """`place` is not acknowledged after all."""
+        if mask := self._masks.pop(key, 0) & ~(1 << place.position):
+            self._masks[key] = mask

@@ -48,7 +48,7 @@ class Leases:
         self._dying: list[Item] = []
         self._past: dict[str, tuple[int, Failure | None, int]] = {}
         self._next_expiry_ms = NEVER
-        self._settled_meanwhile: set[str] | None = None
+        self._settled_meanwhile: set[int] | None = None  # rows
 
     # ---- streams
 
@@ -105,12 +105,16 @@ class Leases:
 
     def read(self, start: int, items: Sequence[Item], reached: int) -> None:
         """What lies in the rows from `start` to below `reached`, in order. Events that are held
-        already, or were settled meanwhile, are passed over."""
+        already are passed over; a row of which something was settled meanwhile is read again, with
+        all behind it."""
         settled, self._settled_meanwhile = self._settled_meanwhile, None
         if start != self.cursor:
             return  # it went back meanwhile
         for item in items:
-            if item.event_id in self._items or (settled and item.event_id in settled):
+            if settled and item.place.sequence in settled:
+                reached = item.place.sequence
+                break
+            if item.event_id in self._items:
                 continue
             if self._past and item.event_id in self._past:
                 item.failures, item.last_failure, item.due_ms = self._past.pop(item.event_id)
@@ -196,7 +200,7 @@ class Leases:
         for item in items:
             del self._items[item.event_id]
             if self._settled_meanwhile is not None:
-                self._settled_meanwhile.add(item.event_id)
+                self._settled_meanwhile.add(item.place.sequence)
             conversation = self._conversations.leave_out(item)
             if not conversation.out:
                 conversation.owner = None

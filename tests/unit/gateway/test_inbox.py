@@ -181,4 +181,7 @@ def test_partial_rows_are_bounded_and_forget_the_oldest() -> None:
     assert len(partial) == 2
     assert partial.acknowledged(row_key(ACCOUNT, 1)) == 0
     assert partial.complete(row_key(ACCOUNT, 3), Place(3, 1, 2))
+    partial.take_back(row_key(ACCOUNT, 3), Place(3, 1, 2))
+    assert partial.acknowledged(row_key(ACCOUNT, 3)) == 1
+    partial.forget(row_key(ACCOUNT, 3))
     assert len(partial) == 1

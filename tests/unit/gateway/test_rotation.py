@@ -214,7 +214,7 @@ async def test_a_replay_is_known_as_long_as_a_replaced_last_resort_key_lives(
         tap.again()
         await until(lambda: gateway.counters.duplicates == 1)
         await gateway.lanes.idle()
-        assert len((await gateway.inbox.read(business.sender.account_id, 0, limit=9)).waiting) <= 1
+        assert len((await gateway.inbox.read(business.sender.account_id, 0, limit=9)).items) <= 1
 
 
 @pytest.mark.parametrize("at", ["before_commit", "after_commit", "after_upload"])
