@@ -29,7 +29,7 @@ from letterlock.v1 import messaging_pb2 as api
 from letterlockd import collector
 from letterlockd.clock import SystemClock
 from letterlockd.gateway import tables
-from letterlockd.gateway.inbox import INBOX, Inbox
+from letterlockd.gateway.inbox import Inbox
 from letterlockd.gateway.room import Gateway
 from letterlockd.gateway.settings import GatewaySettings
 from letterlockd.model.ids import AccountId

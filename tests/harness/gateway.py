@@ -20,7 +20,7 @@ from letterlock.device.store import MemoryStore as DeviceMemory
 from letterlock.v1 import messaging_pb2 as api
 from letterlockd.clock import Clock
 from letterlockd.gateway import tables
-from letterlockd.gateway.inbox import INBOX, Inbox
+from letterlockd.gateway.inbox import Inbox
 from letterlockd.gateway.room import Gateway
 from letterlockd.gateway.settings import GatewaySettings
 from letterlockd.model.ids import AccountId, BusinessId
