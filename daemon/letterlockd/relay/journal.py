@@ -38,6 +38,10 @@ __all__ = ["Journal", "Staged"]
 
 _FULL_PAUSE_SECONDS = 1.0
 
+_QUIET_BATCH = 4
+"""Submissions and acknowledgements. After a batch of so few the next one does not gather: below
+some thousand messages a second that only made each of them wait."""
+
 
 @dataclass(slots=True)
 class Staged:
@@ -125,13 +129,13 @@ class Journal:
 
     async def run(self) -> None:
         """Commit batches until cancelled. Raises `StoreUnavailable` when the store is lost."""
-        started = -math.inf
+        started, busy = -math.inf, False
         while True:
             await self._wake.wait()
             pause = started + self._settings.batch_seconds - self._clock.monotonic()
-            if pause > 0 and not self._heavy():
+            if busy and pause > 0 and not self._heavy():
                 await asyncio.sleep(pause)
-            started = self._clock.monotonic()
+            started, busy = self._clock.monotonic(), self._waiting() > _QUIET_BATCH
             self._wake.clear()
             full = await self._batch()
             if full or self._usage.owes_a_write:
@@ -140,7 +144,10 @@ class Journal:
                 await asyncio.sleep(_FULL_PAUSE_SECONDS)
 
     def _heavy(self) -> bool:
-        return len(self._staged) + self._settling_rows >= self._settings.max_staged // 2
+        return self._waiting() >= self._settings.max_staged // 2
+
+    def _waiting(self) -> int:
+        return len(self._staged) + self._settling_rows
 
     async def _batch(self) -> bool:
         """One batch. True when the disk is full and something is left for later."""

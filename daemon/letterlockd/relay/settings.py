@@ -58,7 +58,7 @@ class RelaySettings:
     max_unanswered: int = 8_192
     """Submissions of one stream in work; the stream is not read beyond."""
     batch_seconds: float = 0.004
-    """From one batch's start to the next one's at least. An idle relay commits at once; a busy one
+    """From one batch's start to the next one's at least. A quiet relay commits at once; a busy one
     gathers, because each frame and each commit costs as much as ten messages in them."""
     max_staged: int = 2_048
     """Submissions, and acknowledgements, of all streams that wait for the next batch; then one more

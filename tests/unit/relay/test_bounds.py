@@ -68,6 +68,18 @@ async def test_a_device_that_submits_too_fast_is_told_when_to_go_on(
         assert refused.retry_after.ToMilliseconds() == 2_000
 
 
+async def test_a_quiet_relay_does_not_gather(tmp_path: Path, clock: FakeClock) -> None:
+    an_hour = RelaySettings(batch_seconds=3_600)
+    async with running_relay(tmp_path, memory_store(), clock, settings=an_hour) as running:
+        user, business = await running.client.register(), await running.client.business()
+        gateway = await running.client.connect(GATEWAY)
+        for _ in range(3):
+            (result,) = await gateway.submitted(
+                submission(user, now_ms=clock.now_ms(), sender=business.account_id)
+            )
+            assert not result.HasField("refused")
+
+
 async def test_a_full_disk_refuses_submissions_and_keeps_receipts_for_later(
     tmp_path: Path, clock: FakeClock
 ) -> None:
