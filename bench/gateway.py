@@ -30,6 +30,7 @@ from letterlockd import collector
 from letterlockd.clock import SystemClock
 from letterlockd.gateway import tables
 from letterlockd.gateway.inbox import Inbox
+from letterlockd.gateway.inbox_rows import INBOX_TABLES
 from letterlockd.gateway.room import Gateway
 from letterlockd.gateway.settings import GatewaySettings
 from letterlockd.model.ids import AccountId
@@ -197,7 +198,7 @@ async def run(arguments: argparse.Namespace, folder: Path) -> None:
 async def _open_store(kind: str, folder: Path) -> Store:
     if kind == "memory":
         return gateway_store()
-    all_tables = [*tables.TABLES, INBOX, *keyring.TABLES, HISTORY]
+    all_tables = [*tables.TABLES, *INBOX_TABLES, *keyring.TABLES, HISTORY]
     return await LmdbStore.open(folder / "store", all_tables, kind="gateway", schema_version=1)
 
 

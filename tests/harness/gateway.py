@@ -21,6 +21,7 @@ from letterlock.v1 import messaging_pb2 as api
 from letterlockd.clock import Clock
 from letterlockd.gateway import tables
 from letterlockd.gateway.inbox import Inbox
+from letterlockd.gateway.inbox_rows import INBOX_TABLES
 from letterlockd.gateway.room import Gateway
 from letterlockd.gateway.settings import GatewaySettings
 from letterlockd.model.ids import AccountId, BusinessId
@@ -47,7 +48,7 @@ class GatewayStore(MemoryStore):
     """Counts the commits that were refused because the disk is full."""
 
     def __init__(self) -> None:
-        super().__init__([*tables.TABLES, INBOX, *keyring.TABLES, HISTORY])
+        super().__init__([*tables.TABLES, *INBOX_TABLES, *keyring.TABLES, HISTORY])
         self.refused = 0
 
     async def commit(self, commits: Sequence[Commit]) -> list[Outcome]:

@@ -10,7 +10,7 @@ from letterlock.relay.v1 import keys_pb2
 from letterlockd import failpoints
 from letterlockd.errors import Forbidden
 from letterlockd.gateway import tables
-from letterlockd.gateway.inbox import INBOX
+from letterlockd.gateway.inbox_rows import INBOX_TABLES
 from letterlockd.records.v1.gateway_pb2 import NumberRecord
 from letterlockd.sealing import keyring
 from letterlockd.uplink import RelayUnavailable
@@ -30,7 +30,7 @@ def _no_failpoints_after() -> Iterator[None]:
 async def rows_with(store: GatewayStore, *names: bytes) -> list[str]:
     """The tables in which a key or a value names one of these."""
     found = []
-    for table in (*tables.TABLES, INBOX, *keyring.TABLES):
+    for table in (*tables.TABLES, *INBOX_TABLES, *keyring.TABLES):
         rows = await store.scan(table, limit=10_000)
         found += [table.name for key, row in rows if any(n in key or n in row.value for n in names)]
     return found
