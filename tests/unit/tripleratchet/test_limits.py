@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tripleratchet as tr
 from tripleratchet import limits
+from tripleratchet.double import Core, Ratchet, ReceivingChain
 
 from tests.harness.ratchet import Device, pair
 
@@ -146,3 +147,49 @@ def test_a_pre_key_session_sends_pre_key_messages_until_it_is_answered() -> None
     assert [other.decrypt(one, messages[number]) for number in (2, 0, 1)] == [b"2", b"0", b"1"]
     one.decrypt(other, other.encrypt(one, b"answer"))
     assert one.encrypt(other, b"now").type == 2
+
+
+def _at_counter(sender: Device, receiver: Device, counter: int) -> None:
+    """Both ends as they were after so many messages on the chain that `sender` sends on."""
+    for device, peer, is_sender in ((sender, receiver, True), (receiver, sender, False)):
+        record = device.record(peer)
+        assert record is not None
+        session = record.current_session()
+        assert session is not None
+        core, chains = session.ratchet
+        if is_sender:
+            core = Core.decode(core)._replace(counter=counter).encode()
+        else:
+            newest = ReceivingChain.decode(chains[-1])._replace(counter=counter)
+            chains = (*chains[:-1], newest.encode())
+        changed = session._replace(ratchet=Ratchet(core, chains))
+        device.records[peer.address] = record.with_current(changed).to_bytes()
+
+
+@pytest.mark.parametrize("policy", [tr.PostQuantumPolicy.REQUIRED, tr.PostQuantumPolicy.DECLINED])
+def test_the_last_counter_is_sent_and_no_further(policy: tr.PostQuantumPolicy) -> None:
+    one, other = pair(policy=policy)
+    other.decrypt(one, one.encrypt(other, b"on the chain"))
+    _at_counter(one, other, limits.MAX_COUNTER - 1)
+    before_last = one.encrypt(other, b"before the last")
+    assert other.decrypt(one, before_last) == b"before the last"
+    stored = one.records[other.address]
+    with pytest.raises(tr.InvalidMessage):
+        one.encrypt(other, b"there is no counter after this one")
+    assert one.records[other.address] == stored
+    with pytest.raises(tr.DuplicatedMessage):
+        other.decrypt(one, before_last)
+    assert one.decrypt(other, other.encrypt(one, b"a turn")) == b"a turn"  # makes a new chain
+    assert other.decrypt(one, one.encrypt(other, b"on a new one")) == b"on a new one"
+
+
+def test_a_forged_counter_at_the_end_of_its_range_is_refused() -> None:
+    one, other = pair()
+    message = one.encrypt(other, b"text")
+    body = bytearray(message.body)
+    at = body.index(b"\x10", 36)
+    for counter in (b"\xff\xff\xff\xff\x0f", b"\xfe\xff\xff\xff\x0f", b"\xa8\xc3\x01"):
+        forged = bytes(body[: at + 1]) + counter + bytes(body[at + 2 :])
+        with pytest.raises(tr.InvalidMessage):
+            other.decrypt(one, tr.CiphertextMessage(message.type, forged))
+    assert other.decrypt(one, message) == b"text"
