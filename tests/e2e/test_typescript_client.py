@@ -300,37 +300,48 @@ async def test_a_device_killed_at_work_goes_on_where_it_was(
             await device.call("close")
 
 
-async def test_a_session_that_was_set_back_heals_and_the_message_comes_again(
-    shared: Daemon, official: tuple[Driver, str], number: Numbers, tmp_path: Path
+@pytest.mark.parametrize("other", ["business", "user"])
+async def test_a_device_that_was_set_back_is_sent_again_what_it_cannot_decrypt(
+    shared: Daemon,
+    shop: Shop,
+    official: tuple[Driver, str],
+    number: Numbers,
+    tmp_path: Path,
+    other: str,
 ) -> None:
-    ana, ana_number = official
-    ben_number, state, copy = number(), tmp_path / "device", tmp_path / "copy"
-    async with typescript_device(shared, state) as ben:
-        await ben.register(shared, ben_number)
-        await ben.call("send", to=ana_number, text="one")
-        sender = (await ana.message())["sender"]
-        await ana.call("send", to=sender, text="two")
-        assert (await ben.message())["text"] == "two"
-        await ben.call("close")
-    shutil.copy(state, copy)
-    async with typescript_device(shared, state) as ben:
-        await ben.call("connect")
-        for text in ("three", "five"):  # two turns of the ratchet that the copy knows nothing of
+    state, copy = tmp_path / "device", tmp_path / "copy"
+    async with typescript_business(shop) as business:
+        await business.call("receive")
+        ana, ana_number = official if other == "user" else (business, shop.number)
+
+        async def both_write(ben: Driver, text: str) -> str:
             await ben.call("send", to=ana_number, text=text)
-            assert (await ana.message())["text"] == text
+            got = await ana.message()
+            assert got["text"] == text
+            sender = str(got["sender"] if other == "user" else got["userId"])
             await ana.call("send", to=sender, text=f"{text}, too")
             assert (await ben.message())["text"] == f"{text}, too"
-        await ben.call("close")
-    copy.replace(state)
-    async with typescript_device(shared, state) as ben:
-        await ben.call("connect")
-        sent = await ana.call("send", to=sender, text="six")
-        lost = await ben.event("undecryptable")
-        assert (lost["messageId"], lost["resendRequested"]) == (sent["messageId"], True)
-        healed = await ben.message()
-        assert (healed["text"], healed["messageId"]) == ("six", sent["messageId"])
-        await ben.call("send", to=healed["sender"], text="seven")
-        assert (await ana.message())["text"] == "seven"
+            return sender
+
+        async with typescript_device(shared, state) as ben:
+            await ben.register(shared, number())
+            sender = await both_write(ben, "one")
+            await ben.call("close")
+        shutil.copy(state, copy)
+        async with typescript_device(shared, state) as ben:
+            await ben.call("connect")
+            for text in ("two", "three"):  # turns of the ratchet that the copy knows nothing of
+                await both_write(ben, text)
+            await ben.call("close")
+        copy.replace(state)
+        async with typescript_device(shared, state) as ben:
+            await ben.call("connect")
+            sent = await ana.call("send", to=sender, text="four")
+            lost = await ben.event("undecryptable")
+            assert (lost["messageId"], lost["resendRequested"]) == (sent["messageId"], True)
+            healed = await ben.message()
+            assert (healed["text"], healed["messageId"]) == ("four", sent["messageId"])
+            await both_write(ben, "five")
 
 
 async def test_the_readme_s_five_minutes(tmp_path: Path) -> None:

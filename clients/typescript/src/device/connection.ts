@@ -74,7 +74,7 @@ export class Connection {
       open: () => relay.connect(),
       window,
       unanswered: () => state.outbox.submissions(),
-      onResults: (results) => this.#onResults(results),
+      onResults: (results) => void state.note(() => this.#onResults(results)),
       backoff: options.backoff(),
       sleep: options.sleep,
     });
@@ -83,7 +83,7 @@ export class Connection {
       relay,
       mailbox: this.#mailbox,
       oneTimePreKeys,
-      settle: (messageId, error) => this.#settle(messageId, error),
+      settle: (messageId, error) => void state.note(() => this.#settle(messageId, error)),
       tell,
       nowMs,
     });
@@ -158,7 +158,7 @@ export class Connection {
 
   /** The application is done with a message. */
   acked(message: IncomingMessage): void {
-    this.#state.inbox.acknowledge(message);
+    void this.#state.note(() => this.#state.inbox.acknowledge(message));
     if (!this.#options.readReceipts || message.text === undefined) return;
     const due = this.#toReceipt.get(message.sender) ?? [];
     this.#toReceipt.set(message.sender, [...due, message.messageId]);
@@ -225,7 +225,7 @@ export class Connection {
         await this.send(accountId, { kind }, options);
       }
     }
-    if (this.#state.isChanged) await this.#state.turn(async () => undefined);
+    await this.#state.turn(async () => undefined);
   }
 
   #onResults(results: readonly SubmissionResult[]): void {

@@ -74,11 +74,6 @@ export class DeviceState {
     return this.#broken;
   }
 
-  /** Whether there is something to commit. */
-  get isChanged(): boolean {
-    return this.#rows.changed;
-  }
-
   /**
    * The right to change the state; when this settles, what `work` changed is durable. Only then may
    * anything of it leave. An error in `work` leaves what was done before it to the next commit.
@@ -91,6 +86,14 @@ export class DeviceState {
       if (this.#rows.changed) await this.#commit();
       return result;
     });
+  }
+
+  /**
+   * Change the state between turns, for the next commit to write: a step of a turn that fails takes
+   * back everything that was changed during it.
+   */
+  async note(work: () => void): Promise<void> {
+    await this.#turns.run(async () => work());
   }
 
   async #commit(): Promise<void> {
