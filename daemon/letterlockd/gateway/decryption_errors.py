@@ -4,7 +4,7 @@ may have written one. What it names is a claim, and is looked up before anything
     ours     outbox record: `c0`, Unencrypted, `80`, for one device
     theirs   envelope of type 8 ──▶ Report
 
-The ratchet key in it is the workers' affair. Knows no store. Source: docs/protocol.md, section 2.2.
+The ratchet key in it is the workers' affair. Knows no store. Source: docs/protocol.md, section 2.3.
 """
 
 from __future__ import annotations

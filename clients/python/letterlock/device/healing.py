@@ -5,7 +5,7 @@
 
 A report is a decryption-error message: unencrypted, so it is a claim. It can cause three more
 ciphertexts of a message that is under way, for the identity key known before, and a bounded number
-of new sessions; it is never answered by a report. docs/protocol.md, section 2.2. Knows no network.
+of new sessions; it is never answered by a report. docs/protocol.md, section 2.3. Knows no network.
 """
 
 from __future__ import annotations
