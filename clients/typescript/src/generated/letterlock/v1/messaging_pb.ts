@@ -19,7 +19,7 @@ import type { Message as Message$1 } from "@bufbuild/protobuf";
  * Describes the file letterlock/v1/messaging.proto.
  */
 export const file_letterlock_v1_messaging: GenFile = /*@__PURE__*/
-  fileDesc("Ch1sZXR0ZXJsb2NrL3YxL21lc3NhZ2luZy5wcm90bxINbGV0dGVybG9jay52MSJqCgtTZW5kUmVxdWVzdBInCgRvcGVuGAEgASgLMhcubGV0dGVybG9jay52MS5TZW5kT3BlbkgAEikKBWJhdGNoGAIgASgLMhgubGV0dGVybG9jay52MS5TZW5kQmF0Y2hIAEIHCgVmcmFtZSIjCghTZW5kT3BlbhIXCg9idXNpbmVzc19udW1iZXIYASABKAkiPQoJU2VuZEJhdGNoEjAKCG1lc3NhZ2VzGAEgAygLMh4ubGV0dGVybG9jay52MS5PdXRnb2luZ01lc3NhZ2Ui2AEKD091dGdvaW5nTWVzc2FnZRIXCg9pZGVtcG90ZW5jeV9rZXkYASABKAkSFgoMcGhvbmVfbnVtYmVyGAIgASgJSAASEQoHdXNlcl9pZBgDIAEoCUgAEi8KB2NvbnRlbnQYBCABKAsyHi5sZXR0ZXJsb2NrLmNvbnRlbnQudjEuQ29udGVudBIvCgx0aW1lX3RvX2xpdmUYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKY2FsbGVyX3RhZxgGIAEoDEILCglyZWNpcGllbnQioAEKDFNlbmRSZXNwb25zZRIrCgZvcGVuZWQYASABKAsyGS5sZXR0ZXJsb2NrLnYxLlNlbmRPcGVuZWRIABItCgdyZXN1bHRzGAIgASgLMhoubGV0dGVybG9jay52MS5TZW5kUmVzdWx0c0gAEisKCGRyYWluaW5nGAMgASgLMhcubGV0dGVybG9jay52MS5EcmFpbmluZ0gAQgcKBWZyYW1lIlsKClNlbmRPcGVuZWQSGgoSbWF4X2JhdGNoX21lc3NhZ2VzGAEgASgNEhkKEW1heF9jb250ZW50X2J5dGVzGAIgASgNEhYKDm1heF91bmFuc3dlcmVkGAMgASgNIjkKC1NlbmRSZXN1bHRzEioKB3Jlc3VsdHMYASADKAsyGS5sZXR0ZXJsb2NrLnYxLlNlbmRSZXN1bHQiiAEKClNlbmRSZXN1bHQSFwoPaWRlbXBvdGVuY3lfa2V5GAEgASgJEisKCGFjY2VwdGVkGAIgASgLMhcubGV0dGVybG9jay52MS5BY2NlcHRlZEgAEikKB3JlZnVzZWQYAyABKAsyFi5sZXR0ZXJsb2NrLnYxLlJlZnVzYWxIAEIJCgdvdXRjb21lInIKCEFjY2VwdGVkEhIKCm1lc3NhZ2VfaWQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIvCgthY2NlcHRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIcmVwZWF0ZWQYBCABKAgiXgoSU2VuZE1lc3NhZ2VSZXF1ZXN0EhcKD2J1c2luZXNzX251bWJlchgBIAEoCRIvCgdtZXNzYWdlGAIgASgLMh4ubGV0dGVybG9jay52MS5PdXRnb2luZ01lc3NhZ2UiQAoTU2VuZE1lc3NhZ2VSZXNwb25zZRIpCghhY2NlcHRlZBgBIAEoCzIXLmxldHRlcmxvY2sudjEuQWNjZXB0ZWQiZAoRR2V0TWVzc2FnZVJlcXVlc3QSFwoPYnVzaW5lc3NfbnVtYmVyGAEgASgJEhQKCm1lc3NhZ2VfaWQYAiABKAlIABIZCg9pZGVtcG90ZW5jeV9rZXkYAyABKAlIAEIFCgNrZXkiaQoHRmFpbHVyZRIfCgNob3AYASABKA4yEi5sZXR0ZXJsb2NrLnYxLkhvcBIqCgZyZWFzb24YAiABKA4yGi5sZXR0ZXJsb2NrLnYxLkVycm9yUmVhc29uEhEKCXJldHJ5YWJsZRgDIAEoCCLFAgoHTWVzc2FnZRISCgptZXNzYWdlX2lkGAEgASgJEhcKD2lkZW1wb3RlbmN5X2tleRgCIAEoCRIPCgd1c2VyX2lkGAMgASgJEhIKCmNhbGxlcl90YWcYBCABKAwSLAoGc3RhdHVzGAUgASgOMhwubGV0dGVybG9jay52MS5NZXNzYWdlU3RhdHVzEicKB2ZhaWx1cmUYBiABKAsyFi5sZXR0ZXJsb2NrLnYxLkZhaWx1cmUSLwoLYWNjZXB0X3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAicQoOUmVjZWl2ZVJlcXVlc3QSKgoEb3BlbhgBIAEoCzIaLmxldHRlcmxvY2sudjEuUmVjZWl2ZU9wZW5IABIqCgRhY2tzGAIgASgLMhoubGV0dGVybG9jay52MS5SZWNlaXZlQWNrc0gAQgcKBWZyYW1lImIKC1JlY2VpdmVPcGVuEhcKD2J1c2luZXNzX251bWJlchgBIAEoCRIOCgZ3aW5kb3cYAiABKA0SKgoFc3RhcnQYAyABKA4yGy5sZXR0ZXJsb2NrLnYxLlJlY2VpdmVTdGFydCIgCgtSZWNlaXZlQWNrcxIRCglldmVudF9pZHMYASADKAkizgEKD1JlY2VpdmVSZXNwb25zZRIuCgZvcGVuZWQYASABKAsyHC5sZXR0ZXJsb2NrLnYxLlJlY2VpdmVPcGVuZWRIABInCgZldmVudHMYAiABKAsyFS5sZXR0ZXJsb2NrLnYxLkV2ZW50c0gAEiwKCWNhdWdodF91cBgDIAEoCzIXLmxldHRlcmxvY2sudjEuQ2F1Z2h0VXBIABIrCghkcmFpbmluZxgEIAEoCzIXLmxldHRlcmxvY2sudjEuRHJhaW5pbmdIAEIHCgVmcmFtZSIfCg1SZWNlaXZlT3BlbmVkEg4KBndpbmRvdxgBIAEoDSIuCgZFdmVudHMSJAoGZXZlbnRzGAEgAygLMhQubGV0dGVybG9jay52MS5FdmVudCK/AgoFRXZlbnQSEAoIZXZlbnRfaWQYASABKAkSLgoKZXZlbnRfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLcmVkZWxpdmVyZWQYAyABKAgSMAoHbWVzc2FnZRgEIAEoCzIdLmxldHRlcmxvY2sudjEuSW5ib3VuZE1lc3NhZ2VIABItCgZzdGF0dXMYBSABKAsyGy5sZXR0ZXJsb2NrLnYxLlN0YXR1c1VwZGF0ZUgAEjgKD2lkZW50aXR5X2NoYW5nZRgGIAEoCzIdLmxldHRlcmxvY2sudjEuSWRlbnRpdHlDaGFuZ2VIABI8Cg11bmRlY3J5cHRhYmxlGAcgASgLMiMubGV0dGVybG9jay52MS5VbmRlY3J5cHRhYmxlTWVzc2FnZUgAQgYKBGtpbmQi7AEKDkluYm91bmRNZXNzYWdlEg8KB3VzZXJfaWQYASABKAkSFAoMcGhvbmVfbnVtYmVyGAIgASgJEhEKCWRldmljZV9pZBgDIAEoDRISCgptZXNzYWdlX2lkGAQgASgJEi8KB2NvbnRlbnQYBSABKAsyHi5sZXR0ZXJsb2NrLmNvbnRlbnQudjEuQ29udGVudBItCglzZW50X3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhwKFGlkZW50aXR5X3VuY29uZmlybWVkGAcgASgIEg4KBnJlc2VudBgJIAEoCCK3AQoMU3RhdHVzVXBkYXRlEhIKCm1lc3NhZ2VfaWQYASABKAkSFwoPaWRlbXBvdGVuY3lfa2V5GAIgASgJEhIKCmNhbGxlcl90YWcYAyABKAwSDwoHdXNlcl9pZBgEIAEoCRIsCgZzdGF0dXMYBSABKA4yHC5sZXR0ZXJsb2NrLnYxLk1lc3NhZ2VTdGF0dXMSJwoHZmFpbHVyZRgGIAEoCzIWLmxldHRlcmxvY2sudjEuRmFpbHVyZSIvCg5JZGVudGl0eUNoYW5nZRIPCgd1c2VyX2lkGAEgASgJEgwKBGhlbGQYAiABKAgi8AIKFFVuZGVjcnlwdGFibGVNZXNzYWdlEg8KB3VzZXJfaWQYASABKAkSEQoJZGV2aWNlX2lkGAIgASgNEhIKCm1lc3NhZ2VfaWQYAyABKAkSOgoGcmVhc29uGAQgASgOMioubGV0dGVybG9jay52MS5VbmRlY3J5cHRhYmxlTWVzc2FnZS5SZWFzb24SGAoQcmVzZW5kX3JlcXVlc3RlZBgFIAEoCCLJAQoGUmVhc29uEhYKElJFQVNPTl9VTlNQRUNJRklFRBAAEhUKEVJFQVNPTl9OT19TRVNTSU9OEAESEgoOUkVBU09OX0lOVkFMSUQQAhIaChZSRUFTT05fVU5LTk9XTl9QUkVfS0VZEAMSHQoZUkVBU09OX1VOVFJVU1RFRF9JREVOVElUWRAEEhYKElJFQVNPTl9CQURfQ09OVEVOVBAFEhIKDlJFQVNPTl9HQVRFV0FZEAYSFQoRUkVBU09OX05PVF9SRVNFTlQQByIKCghDYXVnaHRVcCI0CghEcmFpbmluZxIoCgVncmFjZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbirTAQoNTWVzc2FnZVN0YXR1cxIeChpNRVNTQUdFX1NUQVRVU19VTlNQRUNJRklFRBAAEhsKF01FU1NBR0VfU1RBVFVTX0FDQ0VQVEVEEAESFwoTTUVTU0FHRV9TVEFUVVNfU0VOVBACEhwKGE1FU1NBR0VfU1RBVFVTX0RFTElWRVJFRBADEhcKE01FU1NBR0VfU1RBVFVTX1JFQUQQBBIZChVNRVNTQUdFX1NUQVRVU19GQUlMRUQQBRIaChZNRVNTQUdFX1NUQVRVU19FWFBJUkVEEAYqSgoDSG9wEhMKD0hPUF9VTlNQRUNJRklFRBAAEg8KC0hPUF9HQVRFV0FZEAESDQoJSE9QX1JFTEFZEAISDgoKSE9QX0RFVklDRRADKl4KDFJlY2VpdmVTdGFydBIdChlSRUNFSVZFX1NUQVJUX1VOU1BFQ0lGSUVEEAASGAoUUkVDRUlWRV9TVEFSVF9PTERFU1QQARIVChFSRUNFSVZFX1NUQVJUX05FVxACMrwCCglNZXNzYWdpbmcSQwoEU2VuZBIaLmxldHRlcmxvY2sudjEuU2VuZFJlcXVlc3QaGy5sZXR0ZXJsb2NrLnYxLlNlbmRSZXNwb25zZSgBMAESTAoHUmVjZWl2ZRIdLmxldHRlcmxvY2sudjEuUmVjZWl2ZVJlcXVlc3QaHi5sZXR0ZXJsb2NrLnYxLlJlY2VpdmVSZXNwb25zZSgBMAESVAoLU2VuZE1lc3NhZ2USIS5sZXR0ZXJsb2NrLnYxLlNlbmRNZXNzYWdlUmVxdWVzdBoiLmxldHRlcmxvY2sudjEuU2VuZE1lc3NhZ2VSZXNwb25zZRJGCgpHZXRNZXNzYWdlEiAubGV0dGVybG9jay52MS5HZXRNZXNzYWdlUmVxdWVzdBoWLmxldHRlcmxvY2sudjEuTWVzc2FnZWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_letterlock_content_v1_content, file_letterlock_v1_errors]);
+  fileDesc("Ch1sZXR0ZXJsb2NrL3YxL21lc3NhZ2luZy5wcm90bxINbGV0dGVybG9jay52MSJqCgtTZW5kUmVxdWVzdBInCgRvcGVuGAEgASgLMhcubGV0dGVybG9jay52MS5TZW5kT3BlbkgAEikKBWJhdGNoGAIgASgLMhgubGV0dGVybG9jay52MS5TZW5kQmF0Y2hIAEIHCgVmcmFtZSIjCghTZW5kT3BlbhIXCg9idXNpbmVzc19udW1iZXIYASABKAkiPQoJU2VuZEJhdGNoEjAKCG1lc3NhZ2VzGAEgAygLMh4ubGV0dGVybG9jay52MS5PdXRnb2luZ01lc3NhZ2Ui2AEKD091dGdvaW5nTWVzc2FnZRIXCg9pZGVtcG90ZW5jeV9rZXkYASABKAkSFgoMcGhvbmVfbnVtYmVyGAIgASgJSAASEQoHdXNlcl9pZBgDIAEoCUgAEi8KB2NvbnRlbnQYBCABKAsyHi5sZXR0ZXJsb2NrLmNvbnRlbnQudjEuQ29udGVudBIvCgx0aW1lX3RvX2xpdmUYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEgoKY2FsbGVyX3RhZxgGIAEoDEILCglyZWNpcGllbnQioAEKDFNlbmRSZXNwb25zZRIrCgZvcGVuZWQYASABKAsyGS5sZXR0ZXJsb2NrLnYxLlNlbmRPcGVuZWRIABItCgdyZXN1bHRzGAIgASgLMhoubGV0dGVybG9jay52MS5TZW5kUmVzdWx0c0gAEisKCGRyYWluaW5nGAMgASgLMhcubGV0dGVybG9jay52MS5EcmFpbmluZ0gAQgcKBWZyYW1lIlsKClNlbmRPcGVuZWQSGgoSbWF4X2JhdGNoX21lc3NhZ2VzGAEgASgNEhkKEW1heF9jb250ZW50X2J5dGVzGAIgASgNEhYKDm1heF91bmFuc3dlcmVkGAMgASgNIjkKC1NlbmRSZXN1bHRzEioKB3Jlc3VsdHMYASADKAsyGS5sZXR0ZXJsb2NrLnYxLlNlbmRSZXN1bHQiiAEKClNlbmRSZXN1bHQSFwoPaWRlbXBvdGVuY3lfa2V5GAEgASgJEisKCGFjY2VwdGVkGAIgASgLMhcubGV0dGVybG9jay52MS5BY2NlcHRlZEgAEikKB3JlZnVzZWQYAyABKAsyFi5sZXR0ZXJsb2NrLnYxLlJlZnVzYWxIAEIJCgdvdXRjb21lInIKCEFjY2VwdGVkEhIKCm1lc3NhZ2VfaWQYASABKAkSDwoHdXNlcl9pZBgCIAEoCRIvCgthY2NlcHRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIcmVwZWF0ZWQYBCABKAgiXgoSU2VuZE1lc3NhZ2VSZXF1ZXN0EhcKD2J1c2luZXNzX251bWJlchgBIAEoCRIvCgdtZXNzYWdlGAIgASgLMh4ubGV0dGVybG9jay52MS5PdXRnb2luZ01lc3NhZ2UiQAoTU2VuZE1lc3NhZ2VSZXNwb25zZRIpCghhY2NlcHRlZBgBIAEoCzIXLmxldHRlcmxvY2sudjEuQWNjZXB0ZWQiZAoRR2V0TWVzc2FnZVJlcXVlc3QSFwoPYnVzaW5lc3NfbnVtYmVyGAEgASgJEhQKCm1lc3NhZ2VfaWQYAiABKAlIABIZCg9pZGVtcG90ZW5jeV9rZXkYAyABKAlIAEIFCgNrZXkiaQoHRmFpbHVyZRIfCgNob3AYASABKA4yEi5sZXR0ZXJsb2NrLnYxLkhvcBIqCgZyZWFzb24YAiABKA4yGi5sZXR0ZXJsb2NrLnYxLkVycm9yUmVhc29uEhEKCXJldHJ5YWJsZRgDIAEoCCLFAgoHTWVzc2FnZRISCgptZXNzYWdlX2lkGAEgASgJEhcKD2lkZW1wb3RlbmN5X2tleRgCIAEoCRIPCgd1c2VyX2lkGAMgASgJEhIKCmNhbGxlcl90YWcYBCABKAwSLAoGc3RhdHVzGAUgASgOMhwubGV0dGVybG9jay52MS5NZXNzYWdlU3RhdHVzEicKB2ZhaWx1cmUYBiABKAsyFi5sZXR0ZXJsb2NrLnYxLkZhaWx1cmUSLwoLYWNjZXB0X3RpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgtleHBpcmVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi1wEKDlJlY2VpdmVSZXF1ZXN0EioKBG9wZW4YASABKAsyGi5sZXR0ZXJsb2NrLnYxLlJlY2VpdmVPcGVuSAASKgoEYWNrcxgCIAEoCzIaLmxldHRlcmxvY2sudjEuUmVjZWl2ZUFja3NIABIsCgVuYWNrcxgDIAEoCzIbLmxldHRlcmxvY2sudjEuUmVjZWl2ZU5hY2tzSAASNgoKZXh0ZW5zaW9ucxgEIAEoCzIgLmxldHRlcmxvY2sudjEuUmVjZWl2ZUV4dGVuc2lvbnNIAEIHCgVmcmFtZSK0AQoLUmVjZWl2ZU9wZW4SFwoPYnVzaW5lc3NfbnVtYmVyGAEgASgJEg4KBndpbmRvdxgCIAEoDRIqCgVzdGFydBgDIAEoDjIbLmxldHRlcmxvY2sudjEuUmVjZWl2ZVN0YXJ0EhQKDHdpbmRvd19ieXRlcxgEIAEoBBIoCgVsZWFzZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIQCghjb25zdW1lchgGIAEoCSIgCgtSZWNlaXZlQWNrcxIRCglldmVudF9pZHMYASADKAkiSwoMUmVjZWl2ZU5hY2tzEhEKCWV2ZW50X2lkcxgBIAMoCRIoCgVkZWxheRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJQChFSZWNlaXZlRXh0ZW5zaW9ucxIRCglldmVudF9pZHMYASADKAkSKAoFbGVhc2UYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24izgEKD1JlY2VpdmVSZXNwb25zZRIuCgZvcGVuZWQYASABKAsyHC5sZXR0ZXJsb2NrLnYxLlJlY2VpdmVPcGVuZWRIABInCgZldmVudHMYAiABKAsyFS5sZXR0ZXJsb2NrLnYxLkV2ZW50c0gAEiwKCWNhdWdodF91cBgDIAEoCzIXLmxldHRlcmxvY2sudjEuQ2F1Z2h0VXBIABIrCghkcmFpbmluZxgEIAEoCzIXLmxldHRlcmxvY2sudjEuRHJhaW5pbmdIAEIHCgVmcmFtZSJJCg1SZWNlaXZlT3BlbmVkEg4KBndpbmRvdxgBIAEoDRIoCgVsZWFzZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiIuCgZFdmVudHMSJAoGZXZlbnRzGAEgAygLMhQubGV0dGVybG9jay52MS5FdmVudCLQAgoFRXZlbnQSEAoIZXZlbnRfaWQYASABKAkSLgoKZXZlbnRfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEwoLcmVkZWxpdmVyZWQYAyABKAgSDwoHYXR0ZW1wdBgIIAEoDRIwCgdtZXNzYWdlGAQgASgLMh0ubGV0dGVybG9jay52MS5JbmJvdW5kTWVzc2FnZUgAEi0KBnN0YXR1cxgFIAEoCzIbLmxldHRlcmxvY2sudjEuU3RhdHVzVXBkYXRlSAASOAoPaWRlbnRpdHlfY2hhbmdlGAYgASgLMh0ubGV0dGVybG9jay52MS5JZGVudGl0eUNoYW5nZUgAEjwKDXVuZGVjcnlwdGFibGUYByABKAsyIy5sZXR0ZXJsb2NrLnYxLlVuZGVjcnlwdGFibGVNZXNzYWdlSABCBgoEa2luZCLsAQoOSW5ib3VuZE1lc3NhZ2USDwoHdXNlcl9pZBgBIAEoCRIUCgxwaG9uZV9udW1iZXIYAiABKAkSEQoJZGV2aWNlX2lkGAMgASgNEhIKCm1lc3NhZ2VfaWQYBCABKAkSLwoHY29udGVudBgFIAEoCzIeLmxldHRlcmxvY2suY29udGVudC52MS5Db250ZW50Ei0KCXNlbnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASHAoUaWRlbnRpdHlfdW5jb25maXJtZWQYByABKAgSDgoGcmVzZW50GAkgASgIIrcBCgxTdGF0dXNVcGRhdGUSEgoKbWVzc2FnZV9pZBgBIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYAiABKAkSEgoKY2FsbGVyX3RhZxgDIAEoDBIPCgd1c2VyX2lkGAQgASgJEiwKBnN0YXR1cxgFIAEoDjIcLmxldHRlcmxvY2sudjEuTWVzc2FnZVN0YXR1cxInCgdmYWlsdXJlGAYgASgLMhYubGV0dGVybG9jay52MS5GYWlsdXJlIi8KDklkZW50aXR5Q2hhbmdlEg8KB3VzZXJfaWQYASABKAkSDAoEaGVsZBgCIAEoCCLwAgoUVW5kZWNyeXB0YWJsZU1lc3NhZ2USDwoHdXNlcl9pZBgBIAEoCRIRCglkZXZpY2VfaWQYAiABKA0SEgoKbWVzc2FnZV9pZBgDIAEoCRI6CgZyZWFzb24YBCABKA4yKi5sZXR0ZXJsb2NrLnYxLlVuZGVjcnlwdGFibGVNZXNzYWdlLlJlYXNvbhIYChByZXNlbmRfcmVxdWVzdGVkGAUgASgIIskBCgZSZWFzb24SFgoSUkVBU09OX1VOU1BFQ0lGSUVEEAASFQoRUkVBU09OX05PX1NFU1NJT04QARISCg5SRUFTT05fSU5WQUxJRBACEhoKFlJFQVNPTl9VTktOT1dOX1BSRV9LRVkQAxIdChlSRUFTT05fVU5UUlVTVEVEX0lERU5USVRZEAQSFgoSUkVBU09OX0JBRF9DT05URU5UEAUSEgoOUkVBU09OX0dBVEVXQVkQBhIVChFSRUFTT05fTk9UX1JFU0VOVBAHIgoKCENhdWdodFVwIjQKCERyYWluaW5nEigKBWdyYWNlGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uKtMBCg1NZXNzYWdlU3RhdHVzEh4KGk1FU1NBR0VfU1RBVFVTX1VOU1BFQ0lGSUVEEAASGwoXTUVTU0FHRV9TVEFUVVNfQUNDRVBURUQQARIXChNNRVNTQUdFX1NUQVRVU19TRU5UEAISHAoYTUVTU0FHRV9TVEFUVVNfREVMSVZFUkVEEAMSFwoTTUVTU0FHRV9TVEFUVVNfUkVBRBAEEhkKFU1FU1NBR0VfU1RBVFVTX0ZBSUxFRBAFEhoKFk1FU1NBR0VfU1RBVFVTX0VYUElSRUQQBipKCgNIb3ASEwoPSE9QX1VOU1BFQ0lGSUVEEAASDwoLSE9QX0dBVEVXQVkQARINCglIT1BfUkVMQVkQAhIOCgpIT1BfREVWSUNFEAMqXgoMUmVjZWl2ZVN0YXJ0Eh0KGVJFQ0VJVkVfU1RBUlRfVU5TUEVDSUZJRUQQABIYChRSRUNFSVZFX1NUQVJUX09MREVTVBABEhUKEVJFQ0VJVkVfU1RBUlRfTkVXEAIyvAIKCU1lc3NhZ2luZxJDCgRTZW5kEhoubGV0dGVybG9jay52MS5TZW5kUmVxdWVzdBobLmxldHRlcmxvY2sudjEuU2VuZFJlc3BvbnNlKAEwARJMCgdSZWNlaXZlEh0ubGV0dGVybG9jay52MS5SZWNlaXZlUmVxdWVzdBoeLmxldHRlcmxvY2sudjEuUmVjZWl2ZVJlc3BvbnNlKAEwARJUCgtTZW5kTWVzc2FnZRIhLmxldHRlcmxvY2sudjEuU2VuZE1lc3NhZ2VSZXF1ZXN0GiIubGV0dGVybG9jay52MS5TZW5kTWVzc2FnZVJlc3BvbnNlEkYKCkdldE1lc3NhZ2USIC5sZXR0ZXJsb2NrLnYxLkdldE1lc3NhZ2VSZXF1ZXN0GhYubGV0dGVybG9jay52MS5NZXNzYWdlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_letterlock_content_v1_content, file_letterlock_v1_errors]);
 
 /**
  * A frame from the business on Send.
@@ -588,6 +588,22 @@ export type ReceiveRequest = Message$1<"letterlock.v1.ReceiveRequest"> & {
      */
     value: ReceiveAcks;
     case: "acks";
+  } | {
+    /**
+     * Events that the caller could not work on.
+     *
+     * @generated from field: letterlock.v1.ReceiveNacks nacks = 3;
+     */
+    value: ReceiveNacks;
+    case: "nacks";
+  } | {
+    /**
+     * Events that the caller still works on.
+     *
+     * @generated from field: letterlock.v1.ReceiveExtensions extensions = 4;
+     */
+    value: ReceiveExtensions;
+    case: "extensions";
   } | { case: undefined; value?: undefined };
 };
 
@@ -625,6 +641,31 @@ export type ReceiveOpen = Message$1<"letterlock.v1.ReceiveOpen"> & {
    * @generated from field: letterlock.v1.ReceiveStart start = 3;
    */
   start: ReceiveStart;
+
+  /**
+   * How many bytes of events, as they lie at the gateway, may be unacknowledged at a time; the event
+   * that passes it is still given. Not set: no bound but `window`.
+   *
+   * @generated from field: uint64 window_bytes = 4;
+   */
+  windowBytes: bigint;
+
+  /**
+   * How long an event is leased to this stream: 1 second to 10 minutes. Not set: 60 seconds.
+   *
+   * @generated from field: google.protobuf.Duration lease = 5;
+   */
+  lease?: Duration | undefined;
+
+  /**
+   * Names the receiver, at most 64 characters of printable ASCII. A newer stream of the same name
+   * ends the older one with REPLACED and is given at once what that one had: for a receiver that
+   * connects again while its old connection is not yet known to be dead, or for one that is to be
+   * the only one. Not set: a receiver beside all others.
+   *
+   * @generated from field: string consumer = 6;
+   */
+  consumer: string;
 };
 
 /**
@@ -641,7 +682,8 @@ export const ReceiveOpenSchema: GenMessage<ReceiveOpen> = /*@__PURE__*/
  */
 export type ReceiveAcks = Message$1<"letterlock.v1.ReceiveAcks"> & {
   /**
-   * Event ids of this stream, 1 to 10,000. Unknown and repeated ids are ignored.
+   * Event ids, 1 to 10,000. Good as long as the gateway remembers the event as given, also after the
+   * lease; unknown and repeated ids are ignored.
    *
    * @generated from field: repeated string event_ids = 1;
    */
@@ -654,6 +696,62 @@ export type ReceiveAcks = Message$1<"letterlock.v1.ReceiveAcks"> & {
  */
 export const ReceiveAcksSchema: GenMessage<ReceiveAcks> = /*@__PURE__*/
   messageDesc(file_letterlock_v1_messaging, 16);
+
+/**
+ * Gives events back. Each counts as a failed attempt, for these events alone.
+ *
+ * @generated from message letterlock.v1.ReceiveNacks
+ */
+export type ReceiveNacks = Message$1<"letterlock.v1.ReceiveNacks"> & {
+  /**
+   * Event ids that are leased to this stream, 1 to 10,000; others are ignored.
+   *
+   * @generated from field: repeated string event_ids = 1;
+   */
+  eventIds: string[];
+
+  /**
+   * When they, and with them their conversations, go on: 0 to 10 minutes. Not set: at once.
+   *
+   * @generated from field: google.protobuf.Duration delay = 2;
+   */
+  delay?: Duration | undefined;
+};
+
+/**
+ * Describes the message letterlock.v1.ReceiveNacks.
+ * Use `create(ReceiveNacksSchema)` to create a new message.
+ */
+export const ReceiveNacksSchema: GenMessage<ReceiveNacks> = /*@__PURE__*/
+  messageDesc(file_letterlock_v1_messaging, 17);
+
+/**
+ * Begins the leases of events anew.
+ *
+ * @generated from message letterlock.v1.ReceiveExtensions
+ */
+export type ReceiveExtensions = Message$1<"letterlock.v1.ReceiveExtensions"> & {
+  /**
+   * Event ids that are leased to this stream, 1 to 10,000; others are ignored.
+   *
+   * @generated from field: repeated string event_ids = 1;
+   */
+  eventIds: string[];
+
+  /**
+   * How long from now: 1 second to 10 minutes. Not set: the stream's lease.
+   *
+   * @generated from field: google.protobuf.Duration lease = 2;
+   */
+  lease?: Duration | undefined;
+};
+
+/**
+ * Describes the message letterlock.v1.ReceiveExtensions.
+ * Use `create(ReceiveExtensionsSchema)` to create a new message.
+ */
+export const ReceiveExtensionsSchema: GenMessage<ReceiveExtensions> = /*@__PURE__*/
+  messageDesc(file_letterlock_v1_messaging, 18);
 
 /**
  * A frame from the gateway on Receive.
@@ -684,7 +782,8 @@ export type ReceiveResponse = Message$1<"letterlock.v1.ReceiveResponse"> & {
     case: "events";
   } | {
     /**
-     * Everything that was waiting when the stream was opened has been given. Sent once.
+     * Everything that was waiting when the stream was opened has been given, to this stream or
+     * another one, or is held back by a nack's delay. Sent once.
      *
      * @generated from field: letterlock.v1.CaughtUp caught_up = 3;
      */
@@ -706,7 +805,7 @@ export type ReceiveResponse = Message$1<"letterlock.v1.ReceiveResponse"> & {
  * Use `create(ReceiveResponseSchema)` to create a new message.
  */
 export const ReceiveResponseSchema: GenMessage<ReceiveResponse> = /*@__PURE__*/
-  messageDesc(file_letterlock_v1_messaging, 17);
+  messageDesc(file_letterlock_v1_messaging, 19);
 
 /**
  * The stream is open.
@@ -720,6 +819,13 @@ export type ReceiveOpened = Message$1<"letterlock.v1.ReceiveOpened"> & {
    * @generated from field: uint32 window = 1;
    */
   window: number;
+
+  /**
+   * The lease in force.
+   *
+   * @generated from field: google.protobuf.Duration lease = 2;
+   */
+  lease?: Duration | undefined;
 };
 
 /**
@@ -727,7 +833,7 @@ export type ReceiveOpened = Message$1<"letterlock.v1.ReceiveOpened"> & {
  * Use `create(ReceiveOpenedSchema)` to create a new message.
  */
 export const ReceiveOpenedSchema: GenMessage<ReceiveOpened> = /*@__PURE__*/
-  messageDesc(file_letterlock_v1_messaging, 18);
+  messageDesc(file_letterlock_v1_messaging, 20);
 
 /**
  * A batch of events.
@@ -748,7 +854,7 @@ export type Events = Message$1<"letterlock.v1.Events"> & {
  * Use `create(EventsSchema)` to create a new message.
  */
 export const EventsSchema: GenMessage<Events> = /*@__PURE__*/
-  messageDesc(file_letterlock_v1_messaging, 19);
+  messageDesc(file_letterlock_v1_messaging, 21);
 
 /**
  * One thing that happened to a business number.
@@ -771,11 +877,20 @@ export type Event = Message$1<"letterlock.v1.Event"> & {
   eventTime?: Timestamp | undefined;
 
   /**
-   * True when the event was given before, on this or an earlier stream of this process.
+   * True when the event was given before: on this or an earlier stream of this process, or as a
+   * dead letter.
    *
    * @generated from field: bool redelivered = 3;
    */
   redelivered: boolean;
+
+  /**
+   * Which attempt this is, from 1. Nacks, leases that ran out and streams that were lost count; see
+   * ReceivePolicy.max_attempts. Counted in memory: a restart of the gateway begins again at 1.
+   *
+   * @generated from field: uint32 attempt = 8;
+   */
+  attempt: number;
 
   /**
    * What happened; exactly one is set. A kind that the caller does not know must be acknowledged all the same.
@@ -822,7 +937,7 @@ export type Event = Message$1<"letterlock.v1.Event"> & {
  * Use `create(EventSchema)` to create a new message.
  */
 export const EventSchema: GenMessage<Event> = /*@__PURE__*/
-  messageDesc(file_letterlock_v1_messaging, 20);
+  messageDesc(file_letterlock_v1_messaging, 22);
 
 /**
  * A message of a user to the business.
@@ -894,7 +1009,7 @@ export type InboundMessage = Message$1<"letterlock.v1.InboundMessage"> & {
  * Use `create(InboundMessageSchema)` to create a new message.
  */
 export const InboundMessageSchema: GenMessage<InboundMessage> = /*@__PURE__*/
-  messageDesc(file_letterlock_v1_messaging, 21);
+  messageDesc(file_letterlock_v1_messaging, 23);
 
 /**
  * A sent message has a new status.
@@ -950,7 +1065,7 @@ export type StatusUpdate = Message$1<"letterlock.v1.StatusUpdate"> & {
  * Use `create(StatusUpdateSchema)` to create a new message.
  */
 export const StatusUpdateSchema: GenMessage<StatusUpdate> = /*@__PURE__*/
-  messageDesc(file_letterlock_v1_messaging, 22);
+  messageDesc(file_letterlock_v1_messaging, 24);
 
 /**
  * The identity key of a user is not the one seen before.
@@ -978,7 +1093,7 @@ export type IdentityChange = Message$1<"letterlock.v1.IdentityChange"> & {
  * Use `create(IdentityChangeSchema)` to create a new message.
  */
 export const IdentityChangeSchema: GenMessage<IdentityChange> = /*@__PURE__*/
-  messageDesc(file_letterlock_v1_messaging, 23);
+  messageDesc(file_letterlock_v1_messaging, 25);
 
 /**
  * A message that could not be decrypted. It was counted and removed. Where `resend_requested` is set, the
@@ -1030,7 +1145,7 @@ export type UndecryptableMessage = Message$1<"letterlock.v1.UndecryptableMessage
  * Use `create(UndecryptableMessageSchema)` to create a new message.
  */
 export const UndecryptableMessageSchema: GenMessage<UndecryptableMessage> = /*@__PURE__*/
-  messageDesc(file_letterlock_v1_messaging, 24);
+  messageDesc(file_letterlock_v1_messaging, 26);
 
 /**
  * Why a message could not be decrypted.
@@ -1099,7 +1214,7 @@ export enum UndecryptableMessage_Reason {
  * Describes the enum letterlock.v1.UndecryptableMessage.Reason.
  */
 export const UndecryptableMessage_ReasonSchema: GenEnum<UndecryptableMessage_Reason> = /*@__PURE__*/
-  enumDesc(file_letterlock_v1_messaging, 24, 0);
+  enumDesc(file_letterlock_v1_messaging, 26, 0);
 
 /**
  * Nothing is waiting now.
@@ -1114,7 +1229,7 @@ export type CaughtUp = Message$1<"letterlock.v1.CaughtUp"> & {
  * Use `create(CaughtUpSchema)` to create a new message.
  */
 export const CaughtUpSchema: GenMessage<CaughtUp> = /*@__PURE__*/
-  messageDesc(file_letterlock_v1_messaging, 25);
+  messageDesc(file_letterlock_v1_messaging, 27);
 
 /**
  * The process is about to stop.
@@ -1135,7 +1250,7 @@ export type Draining = Message$1<"letterlock.v1.Draining"> & {
  * Use `create(DrainingSchema)` to create a new message.
  */
 export const DrainingSchema: GenMessage<Draining> = /*@__PURE__*/
-  messageDesc(file_letterlock_v1_messaging, 26);
+  messageDesc(file_letterlock_v1_messaging, 28);
 
 /**
  * How far a message has come. The number order is the order of progress: a status only moves to a higher one, and
@@ -1262,7 +1377,8 @@ export enum ReceiveStart {
   OLDEST = 1,
 
   /**
-   * With events that arrive from now on; older ones wait for a stream that starts with OLDEST.
+   * With events that arrive from now on; older ones wait for a stream that starts with OLDEST. In a
+   * conversation whose older events wait for such a stream at the same time, order comes first.
    *
    * @generated from enum value: RECEIVE_START_NEW = 2;
    */
@@ -1297,10 +1413,15 @@ export const Messaging: GenService<{
     output: typeof SendResponseSchema;
   },
   /**
-   * Receives messages and status updates. The first frame is `open`, later ones are `acks`. Events
-   * come at least once, those of one conversation in order, and stay until they are acknowledged or
-   * their retention ends. One number may be received by one stream at a time: a newer
-   * stream ends the older one with REPLACED.
+   * Receives messages and status updates. The first frame is `open`, later ones say what became of
+   * events. Events come at least once, those of one conversation (one user) in order, and stay until
+   * they are acknowledged, become dead letters (see Receiving) or their retention ends.
+   *
+   * Several streams may receive for one number: they share its events. An event given is leased to
+   * its stream; as long as a stream has a lease in a conversation, the whole conversation is that
+   * stream's. A lease ends with the acknowledgement. It ends without one by a nack, when its time is
+   * over, or with the stream; the event, and those of its conversation that were given after it, are
+   * then given again, in order, to any stream, under the same ids.
    *
    * @generated from rpc letterlock.v1.Messaging.Receive
    */
