@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from letterlock.errors import SafetyNumberMismatch
 
-from tests.harness.people import READ, Shop, next_message, open_shop, receiving, user
+from tests.harness.people import DELIVERED, READ, Shop, next_message, open_shop, receiving, user
 from tests.harness.supervised import Daemon, daemon
 from tests.harness.typescript import (
     CLIENT,
@@ -376,3 +376,59 @@ async def test_the_readme_s_five_minutes(tmp_path: Path) -> None:
 
 async def _status(business: Driver, name: str) -> dict[str, str]:
     return dict(await business.event("status", lambda event: event["status"] == name))
+
+
+async def test_an_official_device_and_the_gateway_heal_each_other(
+    shared: Daemon, shop: Shop, number: Numbers, tmp_path: Path
+) -> None:
+    own_number, state, copy = number(), tmp_path / "device", tmp_path / "copy"
+
+    async with shop.client() as business, receiving(business) as events:
+
+        async def talk(device: Driver, rounds: int) -> None:
+            for _ in range(rounds):
+                await business.send(to=own_number, text="and you?")
+                heard = len(events.texts)
+                sender = (await device.message())["sender"]
+                await device.call("send", to=sender, text="fine")
+                await events.until(lambda heard=heard: len(events.texts) > heard)  # type: ignore[misc]
+
+        async with typescript_device(shared, state) as device:
+            await device.register(shared, own_number)
+            await talk(device, 2)
+            await device.call("close")
+        shutil.copy(state, copy)
+        async with typescript_device(shared, state) as device:
+            await device.call("connect")
+            await talk(device, 7)  # more turns than the gateway keeps chains
+            await device.call("close")
+        shutil.copy(copy, state)
+
+        # The device is back where it was: each end has what the other cannot decrypt.
+        async with typescript_device(shared, state) as device:
+            await device.call("connect")
+            accepted = await business.send(to=own_number, text="Your order is ready")
+            lost = await device.events.get()
+            while lost["event"] != "undecryptable":
+                lost = await device.events.get()
+            assert (lost["messageId"], lost["resendRequested"]) == (accepted.message_id, True)
+            healed = await device.event(
+                "message", lambda event: event["messageId"] == accepted.message_id
+            )
+            assert healed["text"] == "Your order is ready"
+            await events.until(events.reached(accepted.message_id, DELIVERED))
+            await talk(device, 1)
+            await device.call("close")
+        shutil.copy(copy, state)
+
+        async with typescript_device(shared, state) as device:
+            await device.call("connect")
+            # By account: for a number that the copy does not know a session would be new.
+            sent = await device.call("send", to=healed["sender"], text="Thank you")
+            await events.until(lambda: events.texts[-1][1] == "Thank you")
+            told = next(e.undecryptable for e in events.events if e.undecryptable is not None)
+            assert (told.message_id, told.resend_requested) == (sent["messageId"], True)
+            came = [e.message for e in events.events if e.message is not None][-1]
+            assert (came.message_id, came.resent) == (sent["messageId"], True)
+            await talk(device, 1)
+            await device.call("close")
