@@ -80,6 +80,10 @@ class FakeGateway(messaging_pb2_grpc.MessagingServicer):
     given: Counter[str] = field(default_factory=Counter)
     acked: list[str] = field(default_factory=list)
     ack_frames: int = 0
+    lease_ms: int = 0
+    openings: list[messaging_pb2.ReceiveOpen] = field(default_factory=list)
+    extended: Counter[str] = field(default_factory=Counter)
+    nacked: list[tuple[str, float]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     replaced: asyncio.Event = field(default_factory=asyncio.Event)
     holding: bool = False
@@ -187,9 +191,12 @@ class FakeGateway(messaging_pb2_grpc.MessagingServicer):
         await self._authenticate(context)
         first = await anext(request_iterator)
         assert first.open.business_number == NUMBER
+        self.openings.append(first.open)
         window = first.open.window
         plan = self.receive_plans.popleft() if self.receive_plans else None
-        yield messaging_pb2.ReceiveResponse(opened=messaging_pb2.ReceiveOpened(window=window))
+        opened = messaging_pb2.ReceiveOpened(window=window)
+        opened.lease.FromMilliseconds(self.lease_ms)
+        yield messaging_pb2.ReceiveResponse(opened=opened)
         on_stream: set[str] = set()
         ended = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
@@ -234,6 +241,12 @@ class FakeGateway(messaging_pb2_grpc.MessagingServicer):
             for event_id in frame.acks.event_ids:
                 if event_id in on_stream and self.inbox.pop(event_id, None) is not None:
                     self.acked.append(event_id)
+            for event_id in frame.nacks.event_ids:
+                self.nacked.append((event_id, frame.nacks.delay.ToMilliseconds() / 1_000))
+                # all of these events are of one user: those behind it come again, too
+                on_stream -= {name for name in on_stream if int(name[1:]) >= int(event_id[1:])}
+            self.extended.update(frame.extensions.event_ids)
+            self.moved.set()
             self.news.set()
         ended.set()
         self.news.set()

@@ -70,6 +70,38 @@ def test_batches_keep_both_limits(sizes: list[int]) -> None:
     assert taken == len(sizes)
 
 
+def test_leases_are_renewed_for_a_while_and_not_where_they_are_longer() -> None:
+    window = AckWindow(window=5, hold=100.0)
+    for name, since in (("old", 0.0), ("young", 90.0), ("long", 90.0), ("done", 90.0)):
+        assert window.offer(name, since)
+    window.extend("long", 300.0, 95.0)
+    frame = window.take()
+    assert frame is not None
+    assert (list(frame.extensions.event_ids), frame.extensions.lease.seconds) == (["long"], 300)
+    window.ack("done")
+    window.renew(100.0, 60.0)
+    frames = [window.take(), window.take(), window.take()]
+    assert [list(one.acks.event_ids) for one in frames if one and one.HasField("acks")] == [
+        ["done"]
+    ]
+    assert [list(one.extensions.event_ids) for one in frames if one and not one.acks.event_ids] == [
+        ["young"]
+    ]
+    assert frames[-1] is None
+
+
+def test_a_nacked_event_is_handed_out_again_and_its_nack_dies_with_the_stream() -> None:
+    window = AckWindow(window=5, hold=100.0)
+    assert window.offer("a", 0.0)
+    assert window.nack("a", 1.5)
+    assert not window.nack("a", 1.5)
+    window.ack("a")
+    assert not window.is_idle
+    window.lost()
+    assert window.is_idle
+    assert window.offer("a", 1.0)
+
+
 events = st.lists(st.tuples(st.sampled_from(["give", "ack", "write", "lost"]), st.integers(0, 4)))
 
 
@@ -77,7 +109,7 @@ events = st.lists(st.tuples(st.sampled_from(["give", "ack", "write", "lost"]), s
 def test_every_event_is_handed_out_once_and_its_ack_arrives(
     history: list[tuple[str, int]],
 ) -> None:
-    window = AckWindow(window=5)
+    window = AckWindow(window=5, hold=60.0)
     at_gateway = [f"e{i}" for i in range(8)]
     given_on_stream: set[str] = set()
     in_hand: list[str] = []
@@ -88,13 +120,14 @@ def test_every_event_is_handed_out_once_and_its_ack_arrives(
         for event_id in at_gateway:
             if event_id not in given_on_stream and len(unacked) < 5:
                 given_on_stream.add(event_id)
-                if window.offer(event_id):
+                if window.offer(event_id, 0.0):
                     in_hand.append(event_id)
                     handed_out.append(event_id)
                 return
 
     def write() -> None:
-        for event_id in window.take():
+        frame = window.take()
+        for event_id in frame.acks.event_ids if frame is not None else ():
             if event_id in given_on_stream and event_id in at_gateway:
                 at_gateway.remove(event_id)
 

@@ -365,6 +365,64 @@ async def test_receive_moves_on_when_draining(client: BusinessClient, gateway: F
     assert gateway.receives == 2
 
 
+async def test_a_nacked_event_comes_again_before_those_behind_it(
+    client: BusinessClient, gateway: FakeGateway
+) -> None:
+    gateway.write("a", "b", "c")
+    seen = []
+    async with client.receive() as events:
+        first = await anext(events)
+        await gateway.until(lambda: gateway.given["e2"] == 1)
+        first.nack(delay=2.5)
+        first.nack()  # once is enough
+        for _ in range(3):
+            event = await anext(events)
+            seen.append((event.text, event.redelivered))
+            event.ack()
+        first.ack()  # it is not in hand any more under this lease: harmless
+    assert seen == [("a", True), ("b", True), ("c", True)]
+    assert gateway.nacked == [("e0", 2.5)]
+    assert gateway.acked == ["e0", "e1", "e2"]
+
+
+async def test_leases_renew_themselves_while_an_event_is_in_hand(
+    client: BusinessClient, gateway: FakeGateway
+) -> None:
+    gateway.lease_ms = 60
+    gateway.write("a")
+    async with client.receive() as events:
+        event = await anext(events)
+        await gateway.until(lambda: gateway.extended["e0"] >= 3)
+        event.ack()
+    assert gateway.acked == ["e0"]
+
+
+async def test_extending_says_for_how_long(client: BusinessClient, gateway: FakeGateway) -> None:
+    gateway.write("a")
+    async with client.receive() as events:
+        event = await anext(events)
+        event.extend(300)
+        await gateway.until(lambda: gateway.extended["e0"] == 1)
+        for bad in (lambda: event.extend(0.5), lambda: event.extend(601), lambda: event.nack(-1)):
+            with pytest.raises(InvalidRequest):
+                bad()
+
+
+async def test_a_stream_keeps_its_name_over_reconnects(
+    client: BusinessClient, gateway: FakeGateway
+) -> None:
+    gateway.write("a", "b")
+    gateway.receive_plans.append(ReceivePlan(gives=1))
+    async with client.receive(lease=5, window_bytes=1_000) as events:
+        for _ in range(2):
+            (await anext(events)).ack()
+    async with client.receive(consumer="only one") as events:
+        await events.caught_up.wait()
+    first, again, other = gateway.openings
+    assert first.consumer == again.consumer != other.consumer == "only one"
+    assert (first.lease.seconds, first.window_bytes) == (5, 1_000)
+
+
 async def test_replaced_is_raised_and_not_fought(
     client: BusinessClient, gateway: FakeGateway
 ) -> None:

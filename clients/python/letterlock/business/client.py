@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from types import TracebackType
 from typing import Self, TypeVar
+from uuid import uuid4
 from weakref import WeakSet
 
 import grpc.aio
 
+from letterlock.business.inbox import BusinessInbox
 from letterlock.business.outgoing import OutgoingMessage, new_idempotency_key
 from letterlock.business.receive_stream import ReceiveStream
 from letterlock.business.send_stream import Messages, SendStream
@@ -30,10 +32,14 @@ from letterlock.v1 import (
     identities_pb2_grpc,
     messaging_pb2,
     messaging_pb2_grpc,
+    receiving_pb2_grpc,
 )
 
 DEFAULT_WINDOW = 1_000
 MAX_WINDOW = 10_000
+DEFAULT_HOLD = 3_600.0
+"""An hour, then the gateway may give the event to others: its holder has probably lost it."""
+
 CALL_ATTEMPTS = 5
 """How often a single call is tried before its caller hears of it."""
 
@@ -148,16 +154,37 @@ class BusinessClient:
         return stream
 
     def receive(
-        self, *, window: int = DEFAULT_WINDOW, start: Start = Start.OLDEST
+        self,
+        *,
+        window: int = DEFAULT_WINDOW,
+        window_bytes: int = 0,
+        start: Start = Start.OLDEST,
+        lease: float | None = None,
+        hold: float = DEFAULT_HOLD,
+        consumer: str | None = None,
     ) -> ReceiveStream:
-        """Events of the number; each is in the window until its `ack()`. Raises InvalidRequest."""
+        """Events of the number, shared with all others that receive for it; each is in the window
+        until its `ack()` or `nack()`. Raises InvalidRequest.
+
+        `window_bytes`: 0 is no bound. `lease` (1 to 600 s; not given: the gateway's): how long an
+        event stays here without a sign of life; it is renewed for up to `hold` seconds while the
+        event is in hand. `consumer`: a newer stream of the same name ends this one with Replaced;
+        not given: a fresh name, so that only this stream's own reconnects take its place.
+        """
         _check_window(window)
         opening = messaging_pb2.ReceiveOpen(
-            business_number=self._number, window=window, start=start.value
+            business_number=self._number,
+            window=window,
+            window_bytes=window_bytes,
+            start=start.value,
+            consumer=uuid4().hex if consumer is None else consumer,
         )
+        if lease is not None:
+            opening.lease.FromNanoseconds(round(lease * 1e9))
         stream = ReceiveStream(
             lambda: self._stub.Receive(metadata=self._metadata),
             opening,
+            hold=hold,
             backoff=self._backoff(None),
             sleep=self._sleep,
         )
@@ -216,6 +243,19 @@ class BusinessClient:
         call = self._identities.ConfirmIdentity
         return await self._call(
             lambda: call(request, timeout=self._deadline, metadata=self._metadata)
+        )
+
+    @property
+    def inbox(self) -> BusinessInbox:
+        """Dead letters, replay, and how events are kept."""
+        if self._channel is None:
+            raise InvalidRequest("not connected", field="client", limit="inside async with")
+        return BusinessInbox(
+            receiving_pb2_grpc.ReceivingStub(self._channel),
+            self._number,
+            lambda call, request: self._call(
+                lambda: call(request, timeout=self._deadline, metadata=self._metadata)
+            ),
         )
 
     @property

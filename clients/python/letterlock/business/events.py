@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
 from letterlock.content.v1 import content_pb2
+from letterlock.errors import InvalidRequest
 from letterlock.v1 import messaging_pb2
+
+MAX_SECONDS = 600.0
+"""The contract's longest lease, and longest delay of a nack."""
+
+
+class Receiver(Protocol):
+    """The stream that an event came from."""
+
+    def ack(self, event: Event) -> None:
+        """See `Event.ack`."""
+        ...
+
+    def nack(self, event: Event, delay: float) -> None:
+        """See `Event.nack`."""
+        ...
+
+    def extend(self, event: Event, seconds: float) -> None:
+        """See `Event.extend`."""
+        ...
 
 
 def status_name(status: messaging_pb2.MessageStatus.ValueType) -> str:
@@ -24,14 +44,15 @@ class Event:
     `kind` is "message", "status", "identity_change", "undecryptable", or "" for a kind that this
     version does not know: acknowledge it all the same. Of the four attributes of those names one
     is set. The event is given again, also to the next process, until `ack()` has reached the
-    gateway; keep what you need of it first.
+    gateway; keep what you need of it first. It keeps its `event_id`. After the gateway's number of
+    failed attempts it becomes a dead letter (`BusinessClient.inbox`).
     """
 
-    __slots__ = ("_ack", "_proto")
+    __slots__ = ("_proto", "_receiver")
 
-    def __init__(self, proto: messaging_pb2.Event, ack: Callable[[str], None]) -> None:
+    def __init__(self, proto: messaging_pb2.Event, receiver: Receiver) -> None:
         self._proto = proto
-        self._ack = ack
+        self._receiver = receiver
 
     def __repr__(self) -> str:
         return f"Event({self.event_id!r}, {self.kind!r})"
@@ -55,6 +76,17 @@ class Event:
     def redelivered(self) -> bool:
         """Whether the gateway gave it before: it may have been worked on."""
         return self._proto.redelivered
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1; nacks, leases that ran out and lost streams count."""
+        return self._proto.attempt
+
+    @property
+    def user_id(self) -> str:
+        """The user whom it is about: their events come in order."""
+        kind = self._proto.WhichOneof("kind")
+        return "" if kind is None else getattr(self._proto, kind).user_id
 
     @property
     def message(self) -> messaging_pb2.InboundMessage | None:
@@ -109,4 +141,22 @@ class Event:
 
     def ack(self) -> None:
         """Done with it: it may be forgotten. Returns at once; acks travel in batches."""
-        self._ack(self._proto.event_id)
+        self._receiver.ack(self)
+
+    def nack(self, delay: float = 0.0) -> None:
+        """Could not be worked on: it is to come again, to this receiver or another one, after
+        `delay` seconds (0 to 600), and what follows it of the same user behind it. Counts as a
+        failed attempt. Returns at once. Raises InvalidRequest."""
+        _check_seconds("delay", delay, 0.0)
+        self._receiver.nack(self, delay)
+
+    def extend(self, seconds: float) -> None:
+        """Needs `seconds` (1 to 600) more from now, when that is longer than the stream's lease,
+        which renews itself. Returns at once. Raises InvalidRequest."""
+        _check_seconds("seconds", seconds, 1.0)
+        self._receiver.extend(self, seconds)
+
+
+def _check_seconds(field: str, seconds: float, least: float) -> None:
+    if not least <= seconds <= MAX_SECONDS:
+        raise InvalidRequest(field, field=field, limit=f"{least:g} to {MAX_SECONDS:g} s")

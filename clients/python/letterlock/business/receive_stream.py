@@ -1,7 +1,7 @@
 """Receives events over a Receive stream that is opened again as often as it is lost.
 
-Drives an AckWindow (receiving.py): the reader offers events to it, the caller's acks go through it
-to the writer, in batches. This module does not look into events.
+Drives an AckWindow (receiving.py): the reader offers events to it, the caller's acks and nacks go
+through it to the writer, which also renews the leases of what is in hand.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +24,9 @@ from letterlock.v1 import messaging_pb2
 
 ReceiveCall = grpc.aio.StreamStreamCall[messaging_pb2.ReceiveRequest, messaging_pb2.ReceiveResponse]
 
+RENEW_SHARE = 1 / 3
+"""Share of a lease after which it is renewed: two more tries before it runs out."""
+
 CLOSE_SECONDS = 5.0
 """How long closing waits for the gateway to take the last acks."""
 
@@ -30,7 +34,9 @@ CLOSE_SECONDS = 5.0
 class ReceiveStream:
     """Async iterator over events; use it with `async with`, so that the last acks get out.
 
-    At most `window` events are in the caller's hands. Iteration ends by `aclose()`, or raises the
+    At most `window` events are in the caller's hands; their leases are renewed for `hold` seconds
+    each. After a nack, events of the same user that the caller does not have yet come behind the
+    nacked one. Iteration ends by `aclose()`, or raises the
     LetterlockError that no reconnecting can mend (Replaced, Unauthenticated, Forbidden, ...).
     """
 
@@ -39,6 +45,7 @@ class ReceiveStream:
         open_call: Callable[[], ReceiveCall],
         opening: messaging_pb2.ReceiveOpen,
         *,
+        hold: float,
         backoff: Backoff,
         sleep: Sleep,
     ) -> None:
@@ -48,11 +55,12 @@ class ReceiveStream:
         self._opening = opening
         self._backoff = backoff
         self._sleep = sleep
-        self._acks = AckWindow(opening.window)
+        self._acks = AckWindow(opening.window, hold)
         self._events: deque[Event] = deque()
         self._to_write = asyncio.Event()
         self._to_read = asyncio.Event()
         self._connected = False
+        self._lease = 0.0
         self._closing = False
         self._draining = False
         self._failure: LetterlockError | None = None
@@ -133,10 +141,12 @@ class ReceiveStream:
             raise ServerError("the stream did not begin with its opening answer")
         self._backoff.succeeded()
         self._connected = True
+        self._lease = frame.opened.lease.ToNanoseconds() / 1e9
         try:
             await read_and_write(call, lambda: self._read(call), lambda: self._write(call))
         finally:
             self._connected = False
+            self._acks.lost()
         return self._closing
 
     async def _read(self, call: ReceiveCall) -> None:
@@ -156,24 +166,48 @@ class ReceiveStream:
                 self._to_write.set()
 
     def _take_in(self, events: messaging_pb2.Events) -> None:
+        now = asyncio.get_running_loop().time()
         for event in events.events:
-            if self._acks.offer(event.event_id):
-                self._events.append(Event(event, self._ack))
+            if self._acks.offer(event.event_id, now):
+                self._events.append(Event(event, self))
         self._to_read.set()
         self._to_write.set()
 
-    def _ack(self, event_id: str) -> None:
-        self._acks.ack(event_id)
+    def ack(self, event: Event) -> None:
+        """See `Event.ack`."""
+        self._acks.ack(event.event_id)
+        self._to_write.set()
+
+    def nack(self, event: Event, delay: float) -> None:
+        """See `Event.nack`."""
+        if not self._acks.nack(event.event_id, delay):
+            return
+        # They come again behind it: handed out now, they would come before it.
+        behind = [later for later in self._events if later.user_id == event.user_id]
+        for later in behind:
+            self._acks.let_go(later.event_id)
+            self._events.remove(later)
+        self._to_write.set()
+
+    def extend(self, event: Event, seconds: float) -> None:
+        """See `Event.extend`."""
+        self._acks.extend(event.event_id, seconds, asyncio.get_running_loop().time())
         self._to_write.set()
 
     async def _write(self, call: ReceiveCall) -> None:
+        loop = asyncio.get_running_loop()
+        renewed = loop.time()
         while True:
-            if ids := self._acks.take():
-                acks = messaging_pb2.ReceiveAcks(event_ids=ids)
-                await call.write(messaging_pb2.ReceiveRequest(acks=acks))
+            if self._lease and loop.time() >= renewed + self._lease * RENEW_SHARE:
+                renewed = loop.time()
+                self._acks.renew(renewed, self._lease)
+            if (frame := self._acks.take()) is not None:
+                await call.write(frame)
                 continue
             if self._closing or (self._draining and self._acks.is_idle):
                 await call.done_writing()
                 return
             self._to_write.clear()
-            await self._to_write.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._lease * RENEW_SHARE or None):
+                    await self._to_write.wait()

@@ -21,6 +21,7 @@ from letterlock.cli.context import Context, listens, waits
 from letterlock.cli.device import device
 from letterlock.cli.explain import explain
 from letterlock.cli.identity import identity
+from letterlock.cli.inbox import inbox
 from letterlock.cli.output import Output, error_line, event_row, exit_code, message_row, values
 from letterlock.cli.patience import patiently
 from letterlock.cli.settings import (
@@ -105,6 +106,7 @@ def main(
 
 main.add_command(device)
 main.add_command(identity)
+main.add_command(inbox)
 
 
 identity_changes = click.option(
@@ -325,7 +327,8 @@ async def receive(context: Context, number: str, count: int | None, wait: bool, 
 async def watch(context: Context, number: str, ack: bool, new: bool) -> None:
     """Watch a business number: its events and statuses as they come. Ctrl-C ends it.
 
-    It takes the place of another receiver of the number.
+    It shares the number with its other receivers: they do not get what is shown here, until this
+    ends without having acknowledged it.
     """
     start = Start.NEW if new else Start.OLDEST
     async with context.business(number) as client, client.receive(start=start) as events:

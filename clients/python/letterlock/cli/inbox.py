@@ -1,0 +1,144 @@
+"""`letterlock inbox`: dead letters of a business number, replay, and how its events are kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import click
+
+from letterlock.cli.context import Context, waits
+from letterlock.cli.output import moment, values
+from letterlock.errors import InvalidRequest
+from letterlock.v1 import receiving_pb2
+
+COLUMNS = ("event_id", "user_id", "kind", "event_time", "dead_time", "attempts", "last_failure")
+_PART = 1_000
+
+_number = click.option("--number", required=True, help="The business number, E.164.")
+_which = click.argument("event_ids", nargs=-1, metavar="[EVENT_ID]...")
+_all = click.option("--all", "every", is_flag=True, help="All that there are.")
+
+
+@click.group()
+def inbox() -> None:
+    """Dead letters and replay of a business number."""
+
+
+@inbox.command("dead-letters")
+@_number
+@click.pass_obj
+@waits
+async def dead_letters(context: Context, number: str) -> None:
+    """List events that were given up, oldest first, without content."""
+    async with context.business(number) as client:
+        rows = [_row(letter) async for letter in client.inbox.dead_letters()]
+    context.out.rows(rows, COLUMNS)
+
+
+@inbox.command("show")
+@_number
+@click.argument("event_id")
+@click.pass_obj
+@waits
+async def show(context: Context, number: str, event_id: str) -> None:
+    """Show one dead letter with its content."""
+    async with context.business(number) as client:
+        letter = await client.inbox.dead_letter(event_id)
+    context.out.row(_row(letter) | {"event": values(letter.event)})
+
+
+@inbox.command("replay-dead-letters")
+@_number
+@_all
+@_which
+@click.pass_obj
+@waits
+async def replay_dead_letters(
+    context: Context, number: str, every: bool, event_ids: tuple[str, ...]
+) -> None:
+    """Have dead letters given to the backend again."""
+    async with context.business(number) as client:
+        ids = await _chosen(client.inbox.dead_letters(), every, event_ids)
+        count = sum([await client.inbox.replay_dead_letters(part) for part in _parts(ids)])
+    context.out.row({"replayed": count})
+
+
+@inbox.command("drop-dead-letters")
+@_number
+@_all
+@_which
+@click.pass_obj
+@waits
+async def drop_dead_letters(
+    context: Context, number: str, every: bool, event_ids: tuple[str, ...]
+) -> None:
+    """Delete dead letters for good."""
+    async with context.business(number) as client:
+        ids = await _chosen(client.inbox.dead_letters(), every, event_ids)
+        count = sum([await client.inbox.drop_dead_letters(part) for part in _parts(ids)])
+    context.out.row({"dropped": count})
+
+
+@inbox.command("replay")
+@_number
+@click.option("--since", type=click.DateTime(), help="From this time on, in UTC.")
+@click.option("--from-event", "event_id", help="From this event on.")
+@click.pass_obj
+@waits
+async def replay(
+    context: Context, number: str, since: datetime | None, event_id: str | None
+) -> None:
+    """Have acknowledged events given to the backend again, as far as the policy kept them."""
+    start = None if since is None else since.replace(tzinfo=UTC)
+    async with context.business(number) as client:
+        count = await client.inbox.replay(since=start, event_id=event_id)
+    context.out.row({"replayed": count})
+
+
+@inbox.command("policy")
+@_number
+@click.option("--max-attempts", type=int, help="Failed attempts before an event is given up.")
+@click.option("--keep", type=float, help="Hours that acknowledged events are kept for replay.")
+@click.pass_obj
+@waits
+async def policy(
+    context: Context, number: str, max_attempts: int | None, keep: float | None
+) -> None:
+    """Show how the number's events are treated, or change what is given."""
+    async with context.business(number) as client:
+        found = await client.inbox.policy()
+        if max_attempts is not None or keep is not None:
+            kept = found.keep_acknowledged.ToNanoseconds() / 1e9
+            found = await client.inbox.set_policy(
+                max_attempts=found.max_attempts if max_attempts is None else max_attempts,
+                keep_acknowledged=kept if keep is None else keep * 3_600,
+            )
+    hours = found.keep_acknowledged.ToNanoseconds() / 3.6e12
+    context.out.row({"max_attempts": found.max_attempts, "keep_acknowledged": f"{hours:g} hours"})
+
+
+async def _chosen(
+    letters: AsyncIterator[receiving_pb2.DeadLetter], every: bool, event_ids: tuple[str, ...]
+) -> list[str]:
+    if every == bool(event_ids):
+        raise InvalidRequest("which ones?", field="event_ids", limit="some event ids, or --all")
+    return [letter.event_id async for letter in letters] if every else list(event_ids)
+
+
+def _parts(ids: list[str]) -> list[list[str]]:
+    return [ids[start : start + _PART] for start in range(0, len(ids), _PART)]
+
+
+def _row(letter: receiving_pb2.DeadLetter) -> dict[str, object]:
+    failure = receiving_pb2.AttemptFailure.Name(letter.last_failure)
+    return {
+        "event_id": letter.event_id,
+        "user_id": letter.user_id,
+        "kind": letter.kind,
+        "event_time": moment(letter.event_time.ToDatetime(UTC)),
+        "dead_time": moment(letter.dead_time.ToDatetime(UTC)),
+        "expire_time": moment(letter.expire_time.ToDatetime(UTC)),
+        "attempts": letter.attempts,
+        "last_failure": failure.removeprefix("ATTEMPT_FAILURE_"),
+    }
