@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import measure as measurements
-from bench.crypto_sides import TEXT, Official, Ours, Side, Taken
+from bench.crypto_sides import PRIMITIVES, TEXT, Official, Ours, Side, Taken
 from bench.measure import Spread
 from tests.harness.node import install_official_client
 
@@ -35,7 +35,7 @@ COUNTS = {
     "set-up, first decrypt": 60,
     "encrypt, batch of 64": 640,
     "decrypt, batch of 64": 640,
-    "bare primitives of a message": 640,
+    PRIMITIVES: 640,
 }
 GOALS = {"encrypt": 3, "decrypt": 3, "ping-pong": 2, "set-up, first ciphertext": 1.5}
 """How many times faster than the official client."""
@@ -90,7 +90,7 @@ def ratio(results: list[Result], workload: str, *, cpu: bool = False) -> float |
 def over_primitives(results: list[Result], workload: str) -> float:
     """How many times the processor time of a message's bare primitives ours takes."""
     ours = {r.workload: r.cpu.median for r in results if r.implementation == Ours.name}
-    return ours[workload] / ours["bare primitives of a message"]
+    return ours[workload] / ours[PRIMITIVES]
 
 
 def json_lines(results: list[Result]) -> Iterator[str]:

@@ -27,6 +27,7 @@ from tests.harness.ratchet import Device
 
 TEXT = b"x" * 256
 BATCH = 64
+PRIMITIVES = "bare primitives of a message"
 _TURNS_BEFORE = 6
 _OUR_NAME = "9d0652a3-dcc3-4d11-975f-74d61598733f"
 _THEIR_NAME = "6838237d-02f6-4098-b110-698253d15961"
@@ -223,7 +224,7 @@ def _primitives_round(count: int) -> Taken:
 
 
 _OURS: dict[str, Callable[[int], Taken]] = {
-    "bare primitives of a message": _primitives_round,
+    PRIMITIVES: _primitives_round,
     "encrypt": _encrypt_round,
     "decrypt": _decrypt_round,
     "ping-pong": _ping_pong_round,

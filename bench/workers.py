@@ -1,10 +1,12 @@
-"""Microseconds a message of ratchet jobs: the function alone, and through a pool of one worker.
+"""Microseconds a message of ratchet jobs: the function alone (of the processor), and through a pool
+of one worker (by the clock).
 
     python -m bench.workers [--json] [--seconds S]
 
 A job holds 64 messages of 256 B text (padded to 320 B), for one conversation or for 64, with
 sealing of state and content; sessions are established and answered. "ratchet" is what
-`tripleratchet` takes by itself on opened state. A job is a pure question, so the same one is asked
+`tripleratchet` takes by itself on opened state, also as a multiple of the library calls that any
+message needs (bench.crypto). A job is a pure question, so the same one is asked
 again and again; the pool has two in flight, as a busy gateway has.
 """
 
@@ -24,10 +26,12 @@ from letterlockd.workers.execute import execute
 from letterlockd.workers.pool import WorkerPool
 
 from bench import measure as measurements
+from bench.crypto_sides import PRIMITIVES, Ours
 from tests.harness.conversations import Number, Talk, User, encrypt_step, text_payload
 from tests.harness.ratchet import NOW_MS
 
 MESSAGES = 64
+_PRIMITIVE_ROUNDS = 100
 TEXT = "x" * 256
 
 
@@ -118,6 +122,7 @@ async def through_pool(pool: WorkerPool, job: jobs_pb2.Job, seconds: float) -> f
 async def measure(seconds: float) -> list[dict[str, object]]:
     """One row for each direction and number of conversations."""
     alone = ratchet_alone(seconds)
+    bare = _each(partial(Ours().taken, PRIMITIVES, _PRIMITIVE_ROUNDS), seconds) / _PRIMITIVE_ROUNDS
     rows: list[dict[str, object]] = []
     async with WorkerPool(1) as pool:
         for direction, make in (("encrypt", encrypt_job), ("decrypt", decrypt_job)):
@@ -132,6 +137,7 @@ async def measure(seconds: float) -> list[dict[str, object]]:
                         "conversations": count,
                         "job_bytes": len(asked),
                         "ratchet_us": round(alone[direction] * 1e6, 1),
+                        "times_primitives": round(alone[direction] / bare, 2),
                         "execute_us": round(here * 1e6 / MESSAGES, 1),
                         "pool_us": round(piped * 1e6 / MESSAGES, 1),
                     }
@@ -160,14 +166,14 @@ def _answered(talk: Talk) -> Talk:
 
 
 def _each(call: Callable[[], object], seconds: float) -> float:
-    """Seconds a call, the best of five rounds: what others do on the machine only adds."""
+    """Processor seconds a call, the best of five rounds: what others do only adds to it."""
     best = float("inf")
     for _ in range(5):
-        done, begun = 0, time.perf_counter()
-        while time.perf_counter() - begun < seconds / 5:
+        done, begun = 0, time.process_time()
+        while time.process_time() - begun < seconds / 5:
             call()
             done += 1
-        best = min(best, (time.perf_counter() - begun) / done)
+        best = min(best, (time.process_time() - begun) / done)
     return best
 
 

@@ -21,7 +21,7 @@ from .keys import hidden
 from .limits import MAX_ARCHIVED_SESSIONS
 from .post_quantum import DECLINED
 from .resting import Resting
-from .session import BASE, REMOTE, Parties, Session
+from .session import BASE, REMOTE, REMOTE_REGISTRATION, Session
 
 FORMAT_VERSION = 2
 _HEAD = struct.Struct(">BB")
@@ -73,11 +73,10 @@ class SessionRecord(NamedTuple):
     @property
     def remote_registration_id(self) -> int | None:
         """The peer's registration id in the current session."""
-        return (
-            None
-            if self.current is None
-            else Parties.decode(self.current.parties).remote_registration_id
-        )
+        current = self.current
+        if current is None:
+            return None
+        return int.from_bytes(current.parties[REMOTE_REGISTRATION], "big")
 
     @property
     def is_acknowledged(self) -> bool:

@@ -53,8 +53,10 @@ class Parties(NamedTuple):
 _PARTIES = struct.Struct(">33s33s33sII")
 PARTIES_SIZE = _PARTIES.size
 LOCAL, REMOTE, BASE = slice(0, 33), slice(33, 66), slice(66, 99)
+REMOTE_REGISTRATION = slice(103, 107)
 SENDER_FIRST = slice(0, 66)
-"""The two identity keys and the base key in encoded parties: all that most messages need."""
+"""Of encoded parties: identity keys, base key, the peer's registration id; all that most messages
+need."""
 
 
 class Pending(NamedTuple):
