@@ -52,12 +52,9 @@ def build(epoch: int, index: int, kind: int, counter: int, chunk: bytes) -> byte
 
 def parse_prefix(data: bytes) -> Prefix:
     """Version, epoch (at least 1) and key index. Raises InvalidMessage."""
-    if len(data) > 3 and data[1] < 0x80 and data[2] < 0x80:
-        version, epoch, index, at = data[0], data[1], data[2], 3
-    else:
-        epoch, at = _varint(data, 1)
-        index, at = _varint(data, at)
-        version = data[0]
+    epoch, at = _number(data, 1)
+    index, at = _number(data, at)
+    version = data[0]
     if epoch == 0 or index > MAX_INDEX:
         raise InvalidMessage("post-quantum epoch or index out of range")
     return version, epoch, index, at
@@ -71,15 +68,22 @@ def parse_content(data: bytes, at: int) -> Content:
         raise InvalidMessage("post-quantum message of no known type")
     if kind in _WITHOUT_CHUNK:
         return kind, 0, b""
-    at += 1
-    if at < len(data) and data[at] < 0x80:
-        chunk_index, at = data[at], at + 1
-    else:
-        chunk_index, at = _varint(data, at)
+    chunk_index, at = _number(data, at + 1)
     chunk = data[at : at + CHUNK_SIZE]
     if chunk_index > MAX_CHUNK_INDEX or len(chunk) != CHUNK_SIZE:
         raise InvalidMessage("post-quantum chunk out of range")
     return kind, chunk_index, chunk
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """A varint; nearly all have one byte or two."""
+    if at + 1 < len(data):
+        low, high = data[at], data[at + 1]
+        if low < 0x80:
+            return low, at + 1
+        if high < 0x80:
+            return low & 0x7F | high << 7, at + 2
+    return _varint(data, at)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
