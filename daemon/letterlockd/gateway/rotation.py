@@ -198,16 +198,23 @@ class Rotation:
         public = keys_pb2.PreKeyUpload.FromString(upload)
         await self._directory.upload_pre_keys(account, public)
         failpoints.hit("gateway.rotation.after_upload")
-        row = await self._store.get(NUMBERS, account)
-        if row is None:
-            return
-        record = NumberRecord.FromString(row.value)
-        record.ClearField("upload")
-        record.reusable_pre_keys[-1].publish_ms = self._clock.now_ms()
-        if await self._write(account, row, record):
+        if await self._note_published(account, upload):
             self._counters.key_rotations += 1
             if public.withdraw_one_time:
                 self._withdrawn(account)
+
+    async def _note_published(self, account: AccountId, upload: bytes) -> bool:
+        """Again and again while a refill writes the row beside us; False when the row or the upload
+        is gone. Waiting for the next look would publish, and withdraw, a second time."""
+        while True:
+            row = await self._store.get(NUMBERS, account)
+            record = NumberRecord() if row is None else NumberRecord.FromString(row.value)
+            if row is None or record.upload != upload:
+                return False
+            record.ClearField("upload")
+            record.reusable_pre_keys[-1].publish_ms = self._clock.now_ms()
+            if await self._write(account, row, record):
+                return True
 
     async def _write(
         self, account: AccountId, row: Record, record: NumberRecord, *more: Put | Delete
