@@ -1,6 +1,6 @@
 """Opens every seal of a store, and says nothing of what was in it.
 
-    gateway    identities, pre-keys, conversations, content that waits in outbox, held and inbox
+    gateway    identities, pre-keys, conversations, content in outbox, held, messages and inbox
     registry   numbers of businesses
     relay      numbers of users and businesses
     each       scope keys under the master key, day keys under scope keys
@@ -10,6 +10,7 @@ Rows without a seal are parsed. What is due may be gone while it is looked at, a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -25,7 +26,7 @@ from letterlockd.registry import senders as registry_senders
 from letterlockd.registry import tables as registry
 from letterlockd.relay import numbers as relay_numbers
 from letterlockd.relay import tables as relay
-from letterlockd.sealing.errors import SealBroken
+from letterlockd.sealing.errors import KeyDestroyed, SealBroken
 from letterlockd.sealing.keyring import DAY_KEYS, SCOPE_KEYS, Keyring
 from letterlockd.sealing.provider import KeyProvider
 from letterlockd.sealing.seal import unseal
@@ -154,7 +155,7 @@ class _Openers:
             ACKNOWLEDGED: self._inbox,
             DEAD_LETTERS: self._dead_letter,
             RECEIVE_POLICIES: _parsed(inbox_pb2.ReceivePolicyRecord),
-            gateway.MESSAGES: _parsed(gateway_pb2.MessageRecord),
+            gateway.MESSAGES: self._message,
             gateway.IDEMPOTENCY: _parsed(gateway_pb2.IdempotencyRecord),
             registry.NUMBERS: self._business_number,
             registry.BUSINESSES: _parsed(registry_pb2.BusinessRecord),
@@ -201,6 +202,14 @@ class _Openers:
             return
         day_key = await self._keyring.day_key(row.conversation[:16], row.expire_ms)
         unseal(day_key.key, row.sealed_payload, row.conversation + row.message_id)
+
+    async def _message(self, key: bytes, record: Record) -> None:
+        row = gateway_pb2.MessageRecord.FromString(record.value)
+        if not row.sealed_payload:
+            return
+        with contextlib.suppress(KeyDestroyed):  # the status outlives the payload's day
+            day_key = await self._keyring.day_key(row.conversation[:16], row.expire_ms)
+            unseal(day_key.key, row.sealed_payload, row.conversation + key)
 
     async def _inbox(self, key: bytes, record: Record) -> None:
         for event in inbox_pb2.StoredEvents.FromString(record.value).events:

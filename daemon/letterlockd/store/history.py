@@ -13,10 +13,11 @@ starts wrote anything, so that a store which went back cannot overtake its own p
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Self
 
-from letterlockd.store.port import Delete, Put, Store, Table
+from letterlockd.store.port import Delete, Put, Store, StoreFull, Table
 
 __all__ = ["HISTORY", "History"]
 
@@ -78,15 +79,20 @@ class History:
         return self._settled == self.generation
 
     async def agreed(self) -> None:
-        """Outside, nothing newer is known."""
-        if self._opened_at is not None:
-            self._opened_at = None
+        """Outside, nothing newer is known. On a full disk that is noted with the next agreement: at
+        worst, a start before that is taken for a store that went back."""
+        if self._opened_at is None:
+            return
+        with contextlib.suppress(StoreFull):
             await self._store.commit([[Delete(HISTORY, _OPENED_AT)]])
+            self._opened_at = None
 
     async def went_back(self, known_generation: int = 0) -> None:
-        """This is an older state of the store: begin a generation that nobody knows yet."""
-        self.generation = max(self.generation, known_generation) + 1
-        await self._store.commit([[_put(_GENERATION, self.generation)]])
+        """This is an older state of the store: begin a generation that nobody knows yet. Raises
+        `StoreFull`; then nothing has changed."""
+        generation = max(self.generation, known_generation) + 1
+        await self._store.commit([[_put(_GENERATION, generation)]])
+        self.generation = generation
 
     async def settle(self) -> None:
         """All consequences of this generation are drawn."""

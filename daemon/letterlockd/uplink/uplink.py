@@ -19,6 +19,7 @@ import grpc
 import grpc.aio
 from letterlock.relay.v1 import mailbox_pb2 as wire
 
+from letterlockd.errors import BusyError
 from letterlockd.model.varint import varint
 from letterlockd.uplink.backoff import Backoff
 from letterlockd.uplink.calls import RelayCalls
@@ -135,7 +136,10 @@ class Uplink(Generic[T]):
         if not opened.HasField("newer_generation"):
             await self._past.agreed()
             return
-        await self._past.went_back(opened.newer_generation)
+        try:
+            await self._past.went_back(opened.newer_generation)
+        except BusyError as error:  # a full disk: nothing is sent before it is noted
+            raise _StreamEnded("the store is older than the relay knows") from error
         raise WentBack(
             "the relay knows a newer state of this gateway's store: it was copied back, and is "
             "treated as restored from the next start on"

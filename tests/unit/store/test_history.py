@@ -7,6 +7,7 @@ import copy
 import pytest
 from letterlockd.store.history import HISTORY, History
 from letterlockd.store.memory import MemoryStore
+from letterlockd.store.port import StoreFull
 
 
 class Place:
@@ -53,6 +54,17 @@ async def test_a_copy_says_the_past(place: Place) -> None:
     place.position = 5_000
     place.store, place.position = copied, 400
     assert (await place.start()).opened_at == 400
+
+
+async def test_on_a_full_disk_no_generation_is_begun(place: Place) -> None:
+    history = await place.start()
+    place.store.full = True
+    with pytest.raises(StoreFull):
+        await history.went_back(known_generation=3)
+    assert history.generation == 0
+    place.store.full = False
+    await history.went_back(known_generation=3)
+    assert (await place.start()).generation == 4
 
 
 async def test_a_generation_that_nobody_knows_is_begun_and_settled(place: Place) -> None:
