@@ -45,6 +45,7 @@ class FakeRegistry:
     """One token, one business, two numbers of it."""
 
     def __init__(self) -> None:
+        self.retention_ms = RETENTION_MS
         self.cuts: list[Callable[[], None]] = []
         self.removals: list[Callable[[], None]] = []
 
@@ -56,7 +57,7 @@ class FakeRegistry:
     async def sender(self, principal: Principal, business_number: str) -> Sender:
         if business_number != NUMBER:
             raise Forbidden("the token does not reach this business number")
-        return Sender(BUSINESS, ACCOUNT, NUMBER, RETENTION_MS)
+        return Sender(BUSINESS, ACCOUNT, NUMBER, self.retention_ms)
 
     def watch(self, caller: object, revoked: Callable[[], None]) -> Callable[[], None]:
         self.cuts.append(revoked)

@@ -39,6 +39,10 @@ class Registration(Protocol):
         """The account; the same for the same identity key. Raises `LetterlockError`."""
         ...
 
+    async def set_retention(self, account: AccountId, retention_ms: int, /) -> None:
+        """Idempotent. Raises `LetterlockError`."""
+        ...
+
 
 class Identities:
     """Implements the registry's `NumberRegistrar`. `finished`: told of each new account."""
@@ -72,6 +76,10 @@ class Identities:
             if not record.account_id:
                 await self._finish(key, record, phone_number, retention_ms)
         return RegisteredNumber(AccountId(record.account_id), record.identity_key)
+
+    async def set_retention(self, account: AccountId, retention_ms: int) -> None:
+        """Have the relay bound what waits for a number. Raises `LetterlockError`."""
+        await self._relay.set_retention(account, retention_ms)
 
     async def _pending(self, key: bytes, business_id: BusinessId) -> NumberRecord:
         row = await self._store.get(NUMBERS, key)

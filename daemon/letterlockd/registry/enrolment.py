@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from letterlockd.errors import AlreadyExists, CallerError, Conflict
-from letterlockd.model.ids import BusinessId
+from letterlockd.model.ids import AccountId, BusinessId
 from letterlockd.model.number import RegisteredNumber
 from letterlockd.model.phone import check_e164
 from letterlockd.records.v1.registry_pb2 import BusinessNumberRecord, BusinessRecord
@@ -38,6 +38,10 @@ class NumberRegistrar(Protocol):
         self, business_id: BusinessId, phone_number: str, retention_ms: int
     ) -> RegisteredNumber:
         """Idempotent: the same number again gives the same account and key."""
+        ...
+
+    async def set_retention(self, account: AccountId, retention_ms: int) -> None:
+        """Tell the relay. Idempotent. Raises `LetterlockError`."""
         ...
 
 

@@ -105,23 +105,36 @@ class Registry:
         self,
         principal: Principal,
         business: BusinessId,
+        registrar: NumberRegistrar,
         *,
         display_name: str | None = None,
         hold_identity_changes: bool | None = None,
+        retention_ms: int | None = None,
     ) -> Business:
-        """Change what is given. In force when this returns. Operator only."""
+        """Change what is given. In force when this returns. Operator only.
+
+        A retention is told to the relay first, without a lock: what fails there changes nothing
+        here, and can be repeated.
+        """
         businesses.check_operator(principal)
         if display_name is not None:
             businesses.check_name(display_name)
+        if retention_ms is not None:
+            businesses.check_retention(retention_ms)
+            for number in (await self.business(principal, business)).numbers:
+                await registrar.set_retention(number.account_id, retention_ms)
         async with self._ledger.changing:
             row, record = await self._ledger.load(business)
             if display_name is not None:
                 record.display_name = display_name
             if hold_identity_changes is not None:
                 record.hold_identity_changes = hold_identity_changes
+            if retention_ms is not None:
+                record.retention_ms = retention_ms
             policy = "hold" if record.hold_identity_changes else "accept"
+            in_force = f"identity-changes={policy} retention={record.retention_ms // 1000}s"
             action = audit.Action.UPDATE_BUSINESS
-            done = self._ledger.audit(principal, action, business, f"identity-changes={policy}")
+            done = self._ledger.audit(principal, action, business, in_force)
             await self._ledger.change(business, row, record, done)
             self._senders.forget()
         return await self._ledger.shown(business, record)

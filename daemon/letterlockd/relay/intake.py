@@ -213,7 +213,7 @@ class Intake:
         return True
 
     def _over_rate(self, connection: Connection, sender: Sender) -> int:
-        business = sender.retention_ms is not None
+        business = sender.is_business
         settings = self._settings
         rate = settings.submissions_per_gateway if business else settings.submissions_per_device
         if rate is None:
@@ -254,7 +254,7 @@ def _new_sender(
         account = accounts.get(id_)
         if account is None or account.gateway_id != caller.gateway_id:
             return None
-        return Sender(id_, 1, connection.mailbox, retention_ms=account.retention_ms)
+        return Sender(id_, 1, connection.mailbox, is_business=True)
     own = accounts.get(caller.account_id)
     if own is None or id_ not in (b"", caller.account_id):
         return None
@@ -270,7 +270,7 @@ def _submitted_key(caller: Caller, result: SubmissionResult) -> bytes:
 
 def _counted(sender: Sender, recipient: Account, size: int) -> Sequence[Counted]:
     counted = []
-    if sender.retention_ms is not None:
+    if sender.is_business:
         counted.append(Counted(sender.account_id, True, size))
     if recipient.is_business:
         counted.append(Counted(recipient.account_id, False, size))

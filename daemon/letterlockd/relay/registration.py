@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from google.protobuf.duration_pb2 import Duration
 from letterlock.relay.v1.accounts_pb2 import RegisterBusinessNumberRequest, RegisterRequest
 
 from letterlockd.clock import Clock
@@ -86,7 +87,7 @@ class Registration:
         """As the contract says of RegisterBusinessNumber; `mailbox` is the gateway's."""
         check_registration_id(request.registration_id)
         number = check_e164(request.phone_number, "phone_number")
-        retention_ms = self._check_retention(request)
+        retention_ms = self._check_retention(request.retention)
         keys = await check_upload(request.pre_keys, request.identity_key, first=True)
         async with self._directory.turn(self._vault.index(number)):
             old = await self._directory.by_number(number)
@@ -101,6 +102,19 @@ class Registration:
             )
             await self._business_device(account, old, mailbox, request.registration_id, keys)
             return account.account_id
+
+    async def set_retention(
+        self, caller: GatewayCaller, account_id: bytes, retention: Duration
+    ) -> None:
+        """As the contract says of SetBusinessRetention. Raises `Forbidden`."""
+        retention_ms = self._check_retention(retention)
+        if len(account_id) != ID_BYTES:
+            raise InvalidField("account_id", "must be 16 bytes")
+        async with self._directory.turn(account_id):
+            account = await self._directory.get(account_id)
+            if account is None or account.gateway_id != caller.gateway_id:
+                raise Forbidden("not an account of this gateway")
+            await self._directory.save(replace(account, retention_ms=retention_ms), (), ())
 
     async def remove_business(self, caller: GatewayCaller, account_id: bytes) -> None:
         """As the contract says of RemoveBusinessNumber. Raises `Forbidden`."""
@@ -166,8 +180,8 @@ class Registration:
             devices={},
         )
 
-    def _check_retention(self, request: RegisterBusinessNumberRequest) -> int:
-        retention_ms = request.retention.ToMilliseconds()
+    def _check_retention(self, retention: Duration) -> int:
+        retention_ms = retention.ToMilliseconds()
         if not 0 < retention_ms <= self._settings.max_ttl_ms:
             raise InvalidField("retention", f"1 to {self._settings.max_ttl_ms} ms")
         return retention_ms

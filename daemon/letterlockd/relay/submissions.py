@@ -31,13 +31,16 @@ _MAX_ATTEMPT = 3
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who submits: `mailbox` gets the receipts; `number` is told to gateways, for users only."""
+    """Who submits: `mailbox` gets the receipts; `number` is told to gateways, for users only.
+
+    Of a business its gateway keeps the retention: the relay bounds what waits for it alone.
+    """
 
     account_id: bytes
     device_id: int
     mailbox: int
     number: str = field(default="", repr=False)
-    retention_ms: int | None = None
+    is_business: bool = False
 
 
 def shape_fault(submission: Submission, max_devices: int) -> tuple[str, str] | None:
@@ -101,7 +104,7 @@ def judge(
     settings: RelaySettings,
 ) -> SubmissionResult | None:
     """The refusal as the answer to send, or None. The shape must have been checked."""
-    fault = _time_fault(submission, sender, now_ms, settings)
+    fault = _time_fault(submission, now_ms, settings)
     if fault is not None:
         return answer(submission, fault)
     if recipient is None or not recipient.devices:
@@ -141,14 +144,12 @@ def expiry_ms(
 
 
 def _time_fault(
-    submission: Submission, sender: Sender, now_ms: int, settings: RelaySettings
+    submission: Submission, now_ms: int, settings: RelaySettings
 ) -> errors_pb2.Refusal | None:
     ttl_ms = wanted_expiry_ms(submission) - now_ms
     if ttl_ms <= 0:
         return refused(errors_pb2.ERROR_REASON_EXPIRED, "expire_time has passed")
     ceiling = settings.max_ttl_ms
-    if sender.retention_ms is not None:
-        ceiling = min(ceiling, sender.retention_ms)
     if ttl_ms > ceiling + settings.clock_skew_ms:
         return invalid("expire_time", f"at most {ceiling} ms ahead")
     return None

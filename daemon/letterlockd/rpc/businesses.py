@@ -66,11 +66,16 @@ class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
     async def UpdateBusiness(  # noqa: N802, D102
         self, request: businesses_pb2.UpdateBusinessRequest, context: _Context
     ) -> businesses_pb2.Business:
+        retention_ms = None
+        if request.HasField("retention"):
+            retention_ms = _milliseconds(request.retention)
         changed = await self._registry.update_business(
             _principal(),
             parse_business_id(request.business_id),
+            self._registrar,
             display_name=request.display_name if request.HasField("display_name") else None,
             hold_identity_changes=_holds(request.identity_policy),
+            retention_ms=retention_ms,
         )
         return _business(changed)
 

@@ -154,8 +154,8 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
 
     @contextmanager
     def _while_ours(self) -> Iterator[Callable[[str], Awaitable[Sender]]]:
-        """Gives what finds a stream's sender; cancels the block when that number is taken away, and
-        says so."""
+        """Gives what finds a stream's sender, again with each frame: its policies may change.
+        Cancels the block when that number is taken away, and says so."""
         task = asyncio.current_task()
         if task is None:
             raise BrokenInvariant("a call is served outside of a task")
@@ -170,6 +170,7 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
         async def sender_of(business_number: str) -> Sender:
             nonlocal unwatch
             sender = await self._sender(business_number)
+            unwatch()
             unwatch = self._senders.watch_number(sender.account_id, cut)
             return sender
 

@@ -92,6 +92,15 @@ class AccountsServicer(accounts_pb2_grpc.AccountsServicer):
         account_id = await self._relay.registration.register_business(caller, mailbox, request)
         return accounts_pb2.RegisterBusinessNumberResponse(account_id=account_id)
 
+    async def SetBusinessRetention(  # noqa: N802
+        self, request: accounts_pb2.SetBusinessRetentionRequest, context: _Context
+    ) -> accounts_pb2.SetBusinessRetentionResponse:
+        """Gateways."""
+        await self._relay.registration.set_retention(
+            calling_gateway(), request.account_id, request.retention
+        )
+        return accounts_pb2.SetBusinessRetentionResponse()
+
     async def RemoveBusinessNumber(  # noqa: N802
         self, request: accounts_pb2.RemoveBusinessNumberRequest, context: _Context
     ) -> accounts_pb2.RemoveBusinessNumberResponse:

@@ -97,9 +97,11 @@ class SendCall:
 
     async def _read(self) -> None:
         request = await self._frame()
-        sender = None if request is None else await self._open(request)
-        while sender is not None and (request := await self._frame()) is not None:
-            await self._take_in(sender, request)
+        if request is None or not await self._open(request):
+            return
+        business_number = request.open.business_number
+        while (request := await self._frame()) is not None:
+            await self._take_in(business_number, request)
 
     async def _frame(self) -> SendRequest | None:
         """The next frame, once there is room for it; None when the caller sends no more."""
@@ -110,17 +112,18 @@ class SendCall:
         self._apply(send.HalfClosed())  # grpc.aio.EOF
         return None
 
-    async def _open(self, request: SendRequest) -> Sender | None:
-        """The sender that the opening frame names; None when the stream ends already."""
+    async def _open(self, request: SendRequest) -> bool:
+        """Whether the opening frame names a number of the caller's; False: the stream ends."""
         if send.SayOpened() not in self._apply(_frame_event(request)):
-            return None
-        sender = await self._sender_of(request.open.business_number)
+            return False
+        await self._sender_of(request.open.business_number)
         self._say(SendResponse(opened=_OPENED))
-        return sender
+        return True
 
-    async def _take_in(self, sender: Sender, request: SendRequest) -> None:
+    async def _take_in(self, business_number: str, request: SendRequest) -> None:
         for action in self._apply(_frame_event(request)):
             if isinstance(action, send.TakeIn):
+                sender = await self._sender_of(business_number)
                 valid, refused = sort_messages(request.batch.messages, sender.retention_ms)
                 if refused:
                     self._answer(refused)

@@ -85,6 +85,12 @@ class RelayCalls:
         response = await self._call(self._accounts.RegisterBusinessNumber, request)
         return AccountId(response.account_id)
 
+    async def set_retention(self, account: AccountId, retention_ms: int) -> None:
+        """How long messages to a business number may wait at the relay."""
+        request = accounts_pb2.SetBusinessRetentionRequest(account_id=account)
+        request.retention.FromMilliseconds(retention_ms)
+        await self._call(self._accounts.SetBusinessRetention, request)
+
     async def remove_business_number(self, account: AccountId) -> None:
         """Remove the account of a business number; again: changes nothing."""
         request = accounts_pb2.RemoveBusinessNumberRequest(account_id=account)

@@ -36,6 +36,7 @@ class Registrar:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.fault: LetterlockError | None = None
+        self.retentions: dict[AccountId, int] = {}
 
     async def register_number(
         self, business_id: BusinessId, phone_number: str, retention_ms: int
@@ -45,6 +46,11 @@ class Registrar:
             raise self.fault
         account = AccountId(hashlib.sha256(phone_number.encode()).digest()[:16])
         return RegisteredNumber(account, b"\x05" + bytes(32))
+
+    async def set_retention(self, account: AccountId, retention_ms: int) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.retentions[account] = retention_ms
 
 
 class Remover:

@@ -295,10 +295,14 @@ async def test_a_changed_policy_is_in_force_at_once_and_after_a_restart(world: W
         return sender.hold_identity_changes
 
     assert not await holds(world.registry)
-    changed = await world.registry.update_business(OPERATOR, business, hold_identity_changes=True)
+    changed = await world.registry.update_business(
+        OPERATOR, business, world.registrar, hold_identity_changes=True
+    )
     assert changed.hold_identity_changes
     assert await holds(world.registry)
-    renamed = await world.registry.update_business(OPERATOR, business, display_name="New")
+    renamed = await world.registry.update_business(
+        OPERATOR, business, world.registrar, display_name="New"
+    )
     assert (renamed.display_name, renamed.hold_identity_changes) == ("New", True)
     assert await holds(world.restarted())
     rows = [
@@ -306,7 +310,7 @@ async def test_a_changed_policy_is_in_force_at_once_and_after_a_restart(world: W
         for _, row in await world.store.scan(AUDIT, limit=100)
     ]
     updates = [row.object for row in rows if row.action == "UPDATE_BUSINESS"]
-    assert updates == ["identity-changes=hold"] * 2
+    assert updates == ["identity-changes=hold retention=86400s"] * 2
 
 
 async def test_a_sender_that_is_read_while_its_business_changes_is_not_kept(world: World) -> None:
@@ -316,9 +320,39 @@ async def test_a_sender_that_is_read_while_its_business_changes_is_not_kept(worl
     registry = world.restarted()
     await asyncio.gather(
         registry.sender_by_account(account),
-        registry.update_business(OPERATOR, business, hold_identity_changes=True),
+        registry.update_business(OPERATOR, business, world.registrar, hold_identity_changes=True),
         *(registry.sender_by_account(account) for _ in range(5)),
     )
     sender = await registry.sender_by_account(account)
     assert sender is not None
     assert sender.hold_identity_changes
+
+
+async def test_a_retention_is_told_to_the_relay_and_then_in_force(world: World) -> None:
+    business = await world.business()
+    shown = await world.registry.add_number(OPERATOR, business, NUMBER, world.registrar)
+    account = shown.numbers[0].account_id
+
+    async def retention_ms(registry: Registry) -> int:
+        sender = await registry.sender_by_account(account)
+        assert sender is not None
+        return sender.retention_ms
+
+    assert await retention_ms(world.registry) == 86_400_000
+    changed = await world.registry.update_business(
+        OPERATOR, business, world.registrar, retention_ms=300_000
+    )
+    assert (changed.retention_ms, world.registrar.retentions) == (300_000, {account: 300_000})
+    assert await retention_ms(world.registry) == await retention_ms(world.restarted()) == 300_000
+
+
+async def test_a_retention_that_the_relay_does_not_hear_changes_nothing(world: World) -> None:
+    business = await world.business()
+    await world.registry.add_number(OPERATOR, business, NUMBER, world.registrar)
+    world.registrar.fault = EnvironmentFault("away", reason="RELAY_UNAVAILABLE")
+    with pytest.raises(EnvironmentFault):
+        await world.registry.update_business(
+            OPERATOR, business, world.registrar, display_name="New", retention_ms=300_000
+        )
+    kept = await world.registry.business(OPERATOR, business)
+    assert (kept.display_name, kept.retention_ms) == ("Acme", 86_400_000)

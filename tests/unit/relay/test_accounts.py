@@ -338,6 +338,33 @@ async def test_a_business_has_a_retention(running: Running, seconds: int) -> Non
     assert await reason_of(call) == "INVALID_FIELD"
 
 
+async def test_a_retention_changes_for_what_comes_and_only_by_its_gateway(running: Running) -> None:
+    accounts, business = running.client.accounts, await running.client.business()
+    user = await running.client.register()
+    request = accounts_pb2.SetBusinessRetentionRequest(account_id=business.account_id)
+    request.retention.FromSeconds(300)
+    for credential, reason in ((user.credential, "FORBIDDEN"), (OTHER_GATEWAY, "FORBIDDEN")):
+        call = accounts.SetBusinessRetention(request, metadata=bearer(credential))
+        assert await reason_of(call) == reason
+    await accounts.SetBusinessRetention(request, metadata=bearer(GATEWAY))
+    account = await running.relay.directory.get(business.account_id)
+    assert account is not None
+    assert account.retention_ms == 300_000
+
+
+@pytest.mark.parametrize(
+    ("account_id", "seconds", "reason"),
+    [(b"x", 300, "INVALID_FIELD"), (b"x" * 16, 300, "FORBIDDEN"), (b"x" * 16, 0, "INVALID_FIELD")],
+)
+async def test_bad_retentions_are_refused(
+    running: Running, account_id: bytes, seconds: int, reason: str
+) -> None:
+    request = accounts_pb2.SetBusinessRetentionRequest(account_id=account_id)
+    request.retention.FromSeconds(seconds)
+    call = running.client.accounts.SetBusinessRetention(request, metadata=bearer(GATEWAY))
+    assert await reason_of(call) == reason
+
+
 @pytest.mark.parametrize("number", ["", "+1", "0049301234567", "+49 30 123456"])
 async def test_codes_are_sent_to_possible_numbers_only(running: Running, number: str) -> None:
     request = accounts_pb2.RequestVerificationRequest(phone_number=number)

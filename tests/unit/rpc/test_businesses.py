@@ -94,7 +94,12 @@ async def test_what_an_update_does_not_name_stays(world: World) -> None:
         "UpdateBusiness", pb.UpdateBusinessRequest(business_id=id_, display_name="New")
     )
     assert (named.display_name, named.identity_policy) == ("New", hold)
-    assert await call("GetBusiness", pb.GetBusinessRequest(business_id=id_)) == named
+    shorter = await call(
+        "UpdateBusiness", pb.UpdateBusinessRequest(business_id=id_, retention=duration(300))
+    )
+    assert (shorter.display_name, shorter.identity_policy) == ("New", hold)
+    assert shorter.retention == duration(300)
+    assert await call("GetBusiness", pb.GetBusinessRequest(business_id=id_)) == shorter
     request = pb.CreateBusinessRequest(display_name="Strict", identity_policy=hold)
     assert (await call("CreateBusiness", request)).identity_policy == hold
 
@@ -137,6 +142,11 @@ async def test_pages_follow_their_token(world: World) -> None:
             "identity_policy",
         ),
         ("UpdateBusiness", pb.UpdateBusinessRequest(), "business_id"),
+        (
+            "UpdateBusiness",
+            pb.UpdateBusinessRequest(business_id=UNKNOWN, retention=duration(299)),
+            "retention",
+        ),
         ("RemoveNumber", pb.RemoveNumberRequest(phone_number=NUMBER), "business_id"),
         ("RemoveNumber", pb.RemoveNumberRequest(business_id=UNKNOWN), "phone_number"),
         ("DeleteBusiness", pb.DeleteBusinessRequest(business_id="x"), "business_id"),

@@ -242,6 +242,21 @@ async def test_a_draining_process_takes_no_new_calls(room: Room) -> None:
     assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
 
 
+async def test_a_changed_retention_holds_on_open_streams(room: Room) -> None:
+    call = await opened(room)
+    message = text_message("long")
+    message.time_to_live.FromMilliseconds(room.registry.retention_ms)
+    await call.write(batch(message))
+    (before,) = await results(call, 1)
+    assert before.HasField("accepted")
+    room.registry.retention_ms -= 1
+    await call.write(batch(message))
+    (after,) = await results(call, 1)
+    assert after.refused.field == "time_to_live"
+    assert len(room.registry.removals) == 1
+    call.cancel()
+
+
 async def test_a_removed_number_ends_the_stream(room: Room) -> None:
     call = await opened(room)
     room.registry.remove_number()

@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf.duration_pb2 import Duration
 from letterlock.business.admin import AdminClient
 from letterlock.errors import Forbidden, InvalidRequest, Unavailable
 from letterlock.v1 import businesses_pb2, businesses_pb2_grpc
@@ -48,6 +49,7 @@ class FakeBusinesses(businesses_pb2_grpc.BusinessesServicer):
     def __init__(self) -> None:
         self.made: list[businesses_pb2.Business] = []
         self.failing = 0
+        self.updates: list[businesses_pb2.UpdateBusinessRequest] = []
 
     async def _fail_if_told(self, context: grpc.aio.ServicerContext) -> None:
         if self.failing:
@@ -67,6 +69,7 @@ class FakeBusinesses(businesses_pb2_grpc.BusinessesServicer):
 
     async def UpdateBusiness(self, request, context):  # type: ignore[no-untyped-def, override]
         await self._fail_if_told(context)
+        self.updates.append(request)
         assert request.HasField("display_name") == bool(request.display_name)
         return businesses_pb2.Business(
             business_id=request.business_id,
@@ -138,6 +141,14 @@ async def test_the_policy_for_identity_changes(
     assert changed.identity_policy == businesses_pb2.IDENTITY_POLICY_ACCEPT_AND_TELL
     named = await admin.update_business("id", display_name="b")
     assert (named.display_name, named.identity_policy) == ("b", 0)
+
+
+async def test_a_retention_is_changed_alone(admin: AdminClient, businesses: FakeBusinesses) -> None:
+    await admin.update_business("id", retention=300)
+    (request,) = businesses.updates
+    assert request == businesses_pb2.UpdateBusinessRequest(
+        business_id="id", retention=Duration(seconds=300)
+    )
 
 
 async def test_numbers_and_tokens(admin: AdminClient) -> None:

@@ -100,13 +100,17 @@ class AdminClient:
         *,
         display_name: str | None = None,
         hold_identity_changes: bool | None = None,
+        retention: float | None = None,
     ) -> businesses_pb2.Business:
-        """Change what is given, at once and without a restart. Raises NotFound."""
+        """Change what is given, at once and without a restart; `retention` in seconds, for messages
+        from now on. Raises NotFound, and Unavailable for a retention while the relay is away."""
         request = businesses_pb2.UpdateBusinessRequest(
             business_id=business_id, display_name=display_name
         )
         if hold_identity_changes is not None:
             request.identity_policy = _policy(hold_identity_changes)
+        if retention is not None:
+            request.retention.FromNanoseconds(round(retention * 1e9))
         call = self._stub.UpdateBusiness
         return await self._repeated(
             lambda: call(request, timeout=self._deadline, metadata=self._metadata)

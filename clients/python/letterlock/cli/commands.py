@@ -142,17 +142,23 @@ async def business_create(
 @business.command("update")
 @click.argument("business_id")
 @click.option("--name", help="Its display name.")
+@click.option("--retention", type=float, help="Days that messages from now on are kept at most.")
 @identity_changes
 @click.pass_obj
 @waits
 async def business_update(
-    context: Context, business_id: str, name: str | None, identity_changes: str | None
+    context: Context,
+    business_id: str,
+    name: str | None,
+    retention: float | None,
+    identity_changes: str | None,
 ) -> None:
     """Change a business; in force at once."""
+    seconds = None if retention is None else retention * 86_400
     hold = None if identity_changes is None else identity_changes == "hold"
     async with context.admin() as admin:
         changed = await admin.update_business(
-            business_id, display_name=name, hold_identity_changes=hold
+            business_id, display_name=name, hold_identity_changes=hold, retention=seconds
         )
     context.out.row(business_row(changed))
 

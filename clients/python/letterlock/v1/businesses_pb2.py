@@ -26,15 +26,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eletterlock/v1/businesses.proto\x12\rletterlock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x02\n\x08\x42usiness\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12,\n\tretention\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x07numbers\x18\x04 \x03(\x0b\x32\x1d.letterlock.v1.BusinessNumber\x12$\n\x06tokens\x18\x05 \x03(\x0b\x32\x14.letterlock.v1.Token\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0fidentity_policy\x18\x07 \x01(\x0e\x32\x1d.letterlock.v1.IdentityPolicy\"P\n\x0e\x42usinessNumber\x12\x14\n\x0cphone_number\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x03 \x01(\x0c\"\x8a\x01\n\x05Token\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x93\x01\n\x15\x43reateBusinessRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12,\n\tretention\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x0fidentity_policy\x18\x03 \x01(\x0e\x32\x1d.letterlock.v1.IdentityPolicy\"\x90\x01\n\x15UpdateBusinessRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\x12\x19\n\x0c\x64isplay_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x36\n\x0fidentity_policy\x18\x03 \x01(\x0e\x32\x1d.letterlock.v1.IdentityPolicyB\x0f\n\r_display_name\")\n\x12GetBusinessRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\">\n\x15ListBusinessesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBusinessesResponse\x12+\n\nbusinesses\x18\x01 \x03(\x0b\x32\x17.letterlock.v1.Business\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x10\x41\x64\x64NumberRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\x12\x14\n\x0cphone_number\x18\x02 \x01(\t\"7\n\x11IssueTokenRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"5\n\x12IssueTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\";\n\x12RevokeTokenRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\"\x15\n\x13RevokeTokenResponse\"@\n\x13RemoveNumberRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\x12\x14\n\x0cphone_number\x18\x02 \x01(\t\",\n\x15\x44\x65leteBusinessRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteBusinessResponse\"9\n\x10ListAuditRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x11ListAuditResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.letterlock.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\nAuditEntry\x12/\n\x0b\x63hange_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x13\n\x0b\x62usiness_id\x18\x04 \x01(\t\x12\x0e\n\x06object\x18\x05 \x01(\t*\x80\x01\n\x0eIdentityPolicy\x12\x1f\n\x1bIDENTITY_POLICY_UNSPECIFIED\x10\x00\x12#\n\x1fIDENTITY_POLICY_ACCEPT_AND_TELL\x10\x01\x12(\n$IDENTITY_POLICY_HOLD_UNTIL_CONFIRMED\x10\x02\x32\xc4\x06\n\nBusinesses\x12O\n\x0e\x43reateBusiness\x12$.letterlock.v1.CreateBusinessRequest\x1a\x17.letterlock.v1.Business\x12O\n\x0eUpdateBusiness\x12$.letterlock.v1.UpdateBusinessRequest\x1a\x17.letterlock.v1.Business\x12I\n\x0bGetBusiness\x12!.letterlock.v1.GetBusinessRequest\x1a\x17.letterlock.v1.Business\x12]\n\x0eListBusinesses\x12$.letterlock.v1.ListBusinessesRequest\x1a%.letterlock.v1.ListBusinessesResponse\x12\x45\n\tAddNumber\x12\x1f.letterlock.v1.AddNumberRequest\x1a\x17.letterlock.v1.Business\x12K\n\x0cRemoveNumber\x12\".letterlock.v1.RemoveNumberRequest\x1a\x17.letterlock.v1.Business\x12]\n\x0e\x44\x65leteBusiness\x12$.letterlock.v1.DeleteBusinessRequest\x1a%.letterlock.v1.DeleteBusinessResponse\x12N\n\tListAudit\x12\x1f.letterlock.v1.ListAuditRequest\x1a .letterlock.v1.ListAuditResponse\x12Q\n\nIssueToken\x12 .letterlock.v1.IssueTokenRequest\x1a!.letterlock.v1.IssueTokenResponse\x12T\n\x0bRevokeToken\x12!.letterlock.v1.RevokeTokenRequest\x1a\".letterlock.v1.RevokeTokenResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eletterlock/v1/businesses.proto\x12\rletterlock.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x02\n\x08\x42usiness\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12,\n\tretention\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x07numbers\x18\x04 \x03(\x0b\x32\x1d.letterlock.v1.BusinessNumber\x12$\n\x06tokens\x18\x05 \x03(\x0b\x32\x14.letterlock.v1.Token\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0fidentity_policy\x18\x07 \x01(\x0e\x32\x1d.letterlock.v1.IdentityPolicy\"P\n\x0e\x42usinessNumber\x12\x14\n\x0cphone_number\x18\x01 \x01(\t\x12\x12\n\naccount_id\x18\x02 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x03 \x01(\x0c\"\x8a\x01\n\x05Token\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x93\x01\n\x15\x43reateBusinessRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12,\n\tretention\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x0fidentity_policy\x18\x03 \x01(\x0e\x32\x1d.letterlock.v1.IdentityPolicy\"\xbe\x01\n\x15UpdateBusinessRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\x12\x19\n\x0c\x64isplay_name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x36\n\x0fidentity_policy\x18\x03 \x01(\x0e\x32\x1d.letterlock.v1.IdentityPolicy\x12,\n\tretention\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_display_name\")\n\x12GetBusinessRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\">\n\x15ListBusinessesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x16ListBusinessesResponse\x12+\n\nbusinesses\x18\x01 \x03(\x0b\x32\x17.letterlock.v1.Business\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x10\x41\x64\x64NumberRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\x12\x14\n\x0cphone_number\x18\x02 \x01(\t\"7\n\x11IssueTokenRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"5\n\x12IssueTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\";\n\x12RevokeTokenRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\"\x15\n\x13RevokeTokenResponse\"@\n\x13RemoveNumberRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\x12\x14\n\x0cphone_number\x18\x02 \x01(\t\",\n\x15\x44\x65leteBusinessRequest\x12\x13\n\x0b\x62usiness_id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteBusinessResponse\"9\n\x10ListAuditRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"X\n\x11ListAuditResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.letterlock.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x81\x01\n\nAuditEntry\x12/\n\x0b\x63hange_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x13\n\x0b\x62usiness_id\x18\x04 \x01(\t\x12\x0e\n\x06object\x18\x05 \x01(\t*\x80\x01\n\x0eIdentityPolicy\x12\x1f\n\x1bIDENTITY_POLICY_UNSPECIFIED\x10\x00\x12#\n\x1fIDENTITY_POLICY_ACCEPT_AND_TELL\x10\x01\x12(\n$IDENTITY_POLICY_HOLD_UNTIL_CONFIRMED\x10\x02\x32\xc4\x06\n\nBusinesses\x12O\n\x0e\x43reateBusiness\x12$.letterlock.v1.CreateBusinessRequest\x1a\x17.letterlock.v1.Business\x12O\n\x0eUpdateBusiness\x12$.letterlock.v1.UpdateBusinessRequest\x1a\x17.letterlock.v1.Business\x12I\n\x0bGetBusiness\x12!.letterlock.v1.GetBusinessRequest\x1a\x17.letterlock.v1.Business\x12]\n\x0eListBusinesses\x12$.letterlock.v1.ListBusinessesRequest\x1a%.letterlock.v1.ListBusinessesResponse\x12\x45\n\tAddNumber\x12\x1f.letterlock.v1.AddNumberRequest\x1a\x17.letterlock.v1.Business\x12K\n\x0cRemoveNumber\x12\".letterlock.v1.RemoveNumberRequest\x1a\x17.letterlock.v1.Business\x12]\n\x0e\x44\x65leteBusiness\x12$.letterlock.v1.DeleteBusinessRequest\x1a%.letterlock.v1.DeleteBusinessResponse\x12N\n\tListAudit\x12\x1f.letterlock.v1.ListAuditRequest\x1a .letterlock.v1.ListAuditResponse\x12Q\n\nIssueToken\x12 .letterlock.v1.IssueTokenRequest\x1a!.letterlock.v1.IssueTokenResponse\x12T\n\x0bRevokeToken\x12!.letterlock.v1.RevokeTokenRequest\x1a\".letterlock.v1.RevokeTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'letterlock.v1.businesses_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IDENTITYPOLICY']._serialized_start=1809
-  _globals['_IDENTITYPOLICY']._serialized_end=1937
+  _globals['_IDENTITYPOLICY']._serialized_start=1855
+  _globals['_IDENTITYPOLICY']._serialized_end=1983
   _globals['_BUSINESS']._serialized_start=115
   _globals['_BUSINESS']._serialized_end=405
   _globals['_BUSINESSNUMBER']._serialized_start=407
@@ -44,35 +44,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEBUSINESSREQUEST']._serialized_start=631
   _globals['_CREATEBUSINESSREQUEST']._serialized_end=778
   _globals['_UPDATEBUSINESSREQUEST']._serialized_start=781
-  _globals['_UPDATEBUSINESSREQUEST']._serialized_end=925
-  _globals['_GETBUSINESSREQUEST']._serialized_start=927
-  _globals['_GETBUSINESSREQUEST']._serialized_end=968
-  _globals['_LISTBUSINESSESREQUEST']._serialized_start=970
-  _globals['_LISTBUSINESSESREQUEST']._serialized_end=1032
-  _globals['_LISTBUSINESSESRESPONSE']._serialized_start=1034
-  _globals['_LISTBUSINESSESRESPONSE']._serialized_end=1128
-  _globals['_ADDNUMBERREQUEST']._serialized_start=1130
-  _globals['_ADDNUMBERREQUEST']._serialized_end=1191
-  _globals['_ISSUETOKENREQUEST']._serialized_start=1193
-  _globals['_ISSUETOKENREQUEST']._serialized_end=1248
-  _globals['_ISSUETOKENRESPONSE']._serialized_start=1250
-  _globals['_ISSUETOKENRESPONSE']._serialized_end=1303
-  _globals['_REVOKETOKENREQUEST']._serialized_start=1305
-  _globals['_REVOKETOKENREQUEST']._serialized_end=1364
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=1366
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=1387
-  _globals['_REMOVENUMBERREQUEST']._serialized_start=1389
-  _globals['_REMOVENUMBERREQUEST']._serialized_end=1453
-  _globals['_DELETEBUSINESSREQUEST']._serialized_start=1455
-  _globals['_DELETEBUSINESSREQUEST']._serialized_end=1499
-  _globals['_DELETEBUSINESSRESPONSE']._serialized_start=1501
-  _globals['_DELETEBUSINESSRESPONSE']._serialized_end=1525
-  _globals['_LISTAUDITREQUEST']._serialized_start=1527
-  _globals['_LISTAUDITREQUEST']._serialized_end=1584
-  _globals['_LISTAUDITRESPONSE']._serialized_start=1586
-  _globals['_LISTAUDITRESPONSE']._serialized_end=1674
-  _globals['_AUDITENTRY']._serialized_start=1677
-  _globals['_AUDITENTRY']._serialized_end=1806
-  _globals['_BUSINESSES']._serialized_start=1940
-  _globals['_BUSINESSES']._serialized_end=2776
+  _globals['_UPDATEBUSINESSREQUEST']._serialized_end=971
+  _globals['_GETBUSINESSREQUEST']._serialized_start=973
+  _globals['_GETBUSINESSREQUEST']._serialized_end=1014
+  _globals['_LISTBUSINESSESREQUEST']._serialized_start=1016
+  _globals['_LISTBUSINESSESREQUEST']._serialized_end=1078
+  _globals['_LISTBUSINESSESRESPONSE']._serialized_start=1080
+  _globals['_LISTBUSINESSESRESPONSE']._serialized_end=1174
+  _globals['_ADDNUMBERREQUEST']._serialized_start=1176
+  _globals['_ADDNUMBERREQUEST']._serialized_end=1237
+  _globals['_ISSUETOKENREQUEST']._serialized_start=1239
+  _globals['_ISSUETOKENREQUEST']._serialized_end=1294
+  _globals['_ISSUETOKENRESPONSE']._serialized_start=1296
+  _globals['_ISSUETOKENRESPONSE']._serialized_end=1349
+  _globals['_REVOKETOKENREQUEST']._serialized_start=1351
+  _globals['_REVOKETOKENREQUEST']._serialized_end=1410
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=1412
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=1433
+  _globals['_REMOVENUMBERREQUEST']._serialized_start=1435
+  _globals['_REMOVENUMBERREQUEST']._serialized_end=1499
+  _globals['_DELETEBUSINESSREQUEST']._serialized_start=1501
+  _globals['_DELETEBUSINESSREQUEST']._serialized_end=1545
+  _globals['_DELETEBUSINESSRESPONSE']._serialized_start=1547
+  _globals['_DELETEBUSINESSRESPONSE']._serialized_end=1571
+  _globals['_LISTAUDITREQUEST']._serialized_start=1573
+  _globals['_LISTAUDITREQUEST']._serialized_end=1630
+  _globals['_LISTAUDITRESPONSE']._serialized_start=1632
+  _globals['_LISTAUDITRESPONSE']._serialized_end=1720
+  _globals['_AUDITENTRY']._serialized_start=1723
+  _globals['_AUDITENTRY']._serialized_end=1852
+  _globals['_BUSINESSES']._serialized_start=1986
+  _globals['_BUSINESSES']._serialized_end=2822
 # @@protoc_insertion_point(module_scope)

@@ -210,22 +210,31 @@ class UpdateBusinessRequest(_message.Message):
     BUSINESS_ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     IDENTITY_POLICY_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
     business_id: _builtins.str
     """Which business."""
     display_name: _builtins.str
     """For people; 1 to 100 characters."""
     identity_policy: Global___IdentityPolicy.ValueType
     """Governs the changes that are seen from now on: who is held stays held until they are confirmed."""
+    @_builtins.property
+    def retention(self) -> _duration_pb2.Duration:
+        """5 minutes to 30 days. Governs the messages that are accepted or received from now on, also on streams
+        that are open: what is stored keeps the end that it was given. Needs the relay: fails with
+        RELAY_UNAVAILABLE, and nothing is changed, while that is away.
+        """
+
     def __init__(
         self,
         *,
         business_id: _builtins.str = ...,
         display_name: _builtins.str | None = ...,
         identity_policy: Global___IdentityPolicy.ValueType = ...,
+        retention: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "display_name", b"display_name", "retention", b"retention"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "business_id", b"business_id", "display_name", b"display_name", "identity_policy", b"identity_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_display_name", b"_display_name", "business_id", b"business_id", "display_name", b"display_name", "identity_policy", b"identity_policy", "retention", b"retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__display_name: _TypeAlias = _typing.Literal["display_name"]  # noqa: Y015
     _WhichOneofArgType__display_name: _TypeAlias = _typing.Literal["_display_name", b"_display_name"]  # noqa: Y015

@@ -394,7 +394,7 @@ class RegisterBusinessNumberRequest(_message.Message):
 
     @_builtins.property
     def retention(self) -> _duration_pb2.Duration:
-        """How long the relay may keep this business's messages: at most 30 days. Required."""
+        """How long a message to this business may wait at the relay: at most 30 days. Required."""
 
     def __init__(
         self,
@@ -434,6 +434,51 @@ class RegisterBusinessNumberResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterBusinessNumberResponse: _TypeAlias = RegisterBusinessNumberResponse  # noqa: Y015
+
+@_typing.final
+class SetBusinessRetentionRequest(_message.Message):
+    """Request of SetBusinessRetention."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.bytes
+    """The account, 16 bytes."""
+    @_builtins.property
+    def retention(self) -> _duration_pb2.Duration:
+        """As in RegisterBusinessNumberRequest."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.bytes = ...,
+        retention: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "retention", b"retention"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBusinessRetentionRequest: _TypeAlias = SetBusinessRetentionRequest  # noqa: Y015
+
+@_typing.final
+class SetBusinessRetentionResponse(_message.Message):
+    """Response of SetBusinessRetention."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBusinessRetentionResponse: _TypeAlias = SetBusinessRetentionResponse  # noqa: Y015
 
 @_typing.final
 class RemoveBusinessNumberRequest(_message.Message):

@@ -75,6 +75,11 @@ class AccountsStub:
                 request_serializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RegisterBusinessNumberRequest.SerializeToString,
                 response_deserializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RegisterBusinessNumberResponse.FromString,
                 _registered_method=True)
+        self.SetBusinessRetention = channel.unary_unary(
+                '/letterlock.relay.v1.Accounts/SetBusinessRetention',
+                request_serializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.SetBusinessRetentionRequest.SerializeToString,
+                response_deserializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.SetBusinessRetentionResponse.FromString,
+                _registered_method=True)
         self.RemoveBusinessNumber = channel.unary_unary(
                 '/letterlock.relay.v1.Accounts/RemoveBusinessNumber',
                 request_serializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RemoveBusinessNumberRequest.SerializeToString,
@@ -144,6 +149,13 @@ class AccountsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetBusinessRetention(self, request, context):
+        """Sets how long a business number's messages may wait at most; those that wait keep their time. Gateways only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveBusinessNumber(self, request, context):
         """Removes the account of a business number with its pre-keys and waiting messages. An account that does not exist is
         removed already. Gateways only.
@@ -194,6 +206,11 @@ def add_AccountsServicer_to_server(servicer, server):
                     servicer.RegisterBusinessNumber,
                     request_deserializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RegisterBusinessNumberRequest.FromString,
                     response_serializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.RegisterBusinessNumberResponse.SerializeToString,
+            ),
+            'SetBusinessRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBusinessRetention,
+                    request_deserializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.SetBusinessRetentionRequest.FromString,
+                    response_serializer=letterlock_dot_relay_dot_v1_dot_accounts__pb2.SetBusinessRetentionResponse.SerializeToString,
             ),
             'RemoveBusinessNumber': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveBusinessNumber,
@@ -418,6 +435,33 @@ class Accounts:
             '/letterlock.relay.v1.Accounts/RegisterBusinessNumber',
             letterlock_dot_relay_dot_v1_dot_accounts__pb2.RegisterBusinessNumberRequest.SerializeToString,
             letterlock_dot_relay_dot_v1_dot_accounts__pb2.RegisterBusinessNumberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBusinessRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/letterlock.relay.v1.Accounts/SetBusinessRetention',
+            letterlock_dot_relay_dot_v1_dot_accounts__pb2.SetBusinessRetentionRequest.SerializeToString,
+            letterlock_dot_relay_dot_v1_dot_accounts__pb2.SetBusinessRetentionResponse.FromString,
             options,
             channel_credentials,
             insecure,

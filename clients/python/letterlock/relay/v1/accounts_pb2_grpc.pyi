@@ -56,6 +56,8 @@ class AccountsStub:
     """Registers a business number, without a code: the operator vouches for the gateway. Registering again with the same
     identity key gives the same account. Gateways only.
     """
+    SetBusinessRetention: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.SetBusinessRetentionRequest, _accounts_pb2.SetBusinessRetentionResponse]
+    """Sets how long a business number's messages may wait at most; those that wait keep their time. Gateways only."""
     RemoveBusinessNumber: _grpc.UnaryUnaryMultiCallable[_accounts_pb2.RemoveBusinessNumberRequest, _accounts_pb2.RemoveBusinessNumberResponse]
     """Removes the account of a business number with its pre-keys and waiting messages. An account that does not exist is
     removed already. Gateways only.
@@ -86,6 +88,8 @@ class AccountsAsyncStub(AccountsStub):
     """Registers a business number, without a code: the operator vouches for the gateway. Registering again with the same
     identity key gives the same account. Gateways only.
     """
+    SetBusinessRetention: _aio.UnaryUnaryMultiCallable[_accounts_pb2.SetBusinessRetentionRequest, _accounts_pb2.SetBusinessRetentionResponse]  # type: ignore[assignment]
+    """Sets how long a business number's messages may wait at most; those that wait keep their time. Gateways only."""
     RemoveBusinessNumber: _aio.UnaryUnaryMultiCallable[_accounts_pb2.RemoveBusinessNumberRequest, _accounts_pb2.RemoveBusinessNumberResponse]  # type: ignore[assignment]
     """Removes the account of a business number with its pre-keys and waiting messages. An account that does not exist is
     removed already. Gateways only.
@@ -161,6 +165,14 @@ class AccountsServicer(metaclass=_abc_1.ABCMeta):
         """Registers a business number, without a code: the operator vouches for the gateway. Registering again with the same
         identity key gives the same account. Gateways only.
         """
+
+    @_abc_1.abstractmethod
+    def SetBusinessRetention(
+        self,
+        request: _accounts_pb2.SetBusinessRetentionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_accounts_pb2.SetBusinessRetentionResponse, _abc.Awaitable[_accounts_pb2.SetBusinessRetentionResponse]]:
+        """Sets how long a business number's messages may wait at most; those that wait keep their time. Gateways only."""
 
     @_abc_1.abstractmethod
     def RemoveBusinessNumber(
