@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
-from letterlock.content.padding import pad_serialized
-from letterlock.content.v1 import content_pb2
 from letterlock.v1 import errors_pb2, messaging_pb2
 
 from letterlockd.clock import Clock
@@ -28,6 +25,7 @@ from letterlockd.gateway.gate import Gate
 from letterlockd.gateway.numbers import Number, NumberBook
 from letterlockd.gateway.outbox import Outbox
 from letterlockd.gateway.outgoing import Letter, OutgoingWork, Owner
+from letterlockd.gateway.payload import padded_payload
 from letterlockd.gateway.refusals import of_error, refuse
 from letterlockd.gateway.tables import IDEMPOTENCY, MESSAGES
 from letterlockd.model.ids import (
@@ -38,21 +36,17 @@ from letterlockd.model.ids import (
     new_message_id,
 )
 from letterlockd.model.sender import Sender
-from letterlockd.model.varint import varint
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.sealing.keyring import DAY_MS, Keyring
 from letterlockd.store.port import ABSENT, Record, Store, StoreFull
 
-__all__ = ["Answer", "Outbound", "padded_payload"]
+__all__ = ["Answer", "Outbound"]
 
 Answer = Callable[[list[messaging_pb2.SendResult]], None]
 """Given results of one `submit`, on the loop, as they come."""
 
 _MAX_STEP = 256
 """Messages admitted at a time; a larger frame is let in by steps."""
-
-_ID_TAG = b"\x0a\x10"  # Payload.message_id: field 1, 16 bytes
-_CONTENT_TAG = b"\x1a"  # Payload.content: field 3, length-delimited
 
 _RETRY_MS = 5_000
 """When to come again to a full outbox or a draining process."""
@@ -175,6 +169,8 @@ class Outbound(Owner):
             self._put(work)
         elif work.user is not None:
             self._first_contacts.add_known(work, work.user)
+        else:
+            self._first_contacts.add(work)
 
     async def seen_before(self, work: OutgoingWork) -> None:
         """Answer from the store, unless what is there is expired, or swept by now."""
@@ -227,12 +223,12 @@ class Outbound(Owner):
 
     def _full(self) -> errors_pb2.Refusal | None:
         if self._draining:
-            draining = errors_pb2.ERROR_REASON_DRAINING
-            return refuse(draining, "the gateway is about to stop", retry_after_ms=_RETRY_MS)
-        if self.outbox.count + len(self._by_key) >= self._max_outbox:
-            full = errors_pb2.ERROR_REASON_QUEUE_FULL
-            return refuse(full, "too many messages wait for the relay", retry_after_ms=_RETRY_MS)
-        return None
+            reason, why = errors_pb2.ERROR_REASON_DRAINING, "the gateway is about to stop"
+        elif self.outbox.count + len(self._by_key) >= self._max_outbox:
+            reason, why = errors_pb2.ERROR_REASON_QUEUE_FULL, "too many messages wait for the relay"
+        else:
+            return None
+        return refuse(reason, why, retry_after_ms=_RETRY_MS)
 
     def _draw(
         self,
@@ -362,21 +358,6 @@ class Outbound(Owner):
         if row is None:
             raise NotFound("no such message")
         return MessageId(records.IdempotencyRecord.FromString(row.value).message_id)
-
-
-def padded_payload(message_id: MessageId, now_ms: int, content: bytes) -> bytes:
-    """A padded Payload, put together from its fields: three times as fast as filling one in."""
-    parts = (_ID_TAG, message_id, _sent_time(now_ms), _CONTENT_TAG, varint(len(content)), content)
-    return pad_serialized(b"".join(parts))
-
-
-@lru_cache(maxsize=16)
-def _sent_time(now_ms: int) -> bytes:
-    """The field of a Payload, which all messages of a step share."""
-    payload = content_pb2.Payload()
-    payload.sent_time.seconds, rest = divmod(now_ms, 1_000)
-    payload.sent_time.nanos = rest * 1_000_000
-    return payload.SerializeToString()
 
 
 def _reused() -> errors_pb2.Refusal:

@@ -164,6 +164,11 @@ class OutgoingWork(Work):
         introduction = self.introduction
         self._opens = introduction is not None and introduction.is_due(known)
         if not known and not self._opens:
+            if introduction is None and self.letter.phone_number:
+                # The first contact that found this conversation was never committed.
+                self._parted = True
+                self._owner.without_session(self)
+                return 0
             self.refuse(_unknown() if introduction is None else _bad_pre_keys())
         if self.outcome is not None:
             return 0

@@ -188,7 +188,8 @@ class Progress:
                 groups = _without_waiting(groups, full)
                 if not groups:
                     return
-                await asyncio.sleep((full.retry_after_ms or 1_000) / 1_000)
+                if not _drop_payloads(groups):
+                    await asyncio.sleep((full.retry_after_ms or 1_000) / 1_000)
                 continue
             except BaseException:
                 _abort(batches)
@@ -356,3 +357,14 @@ def _without_waiting(groups: Sequence[_Group], error: LetterlockError) -> list[_
         if group.outcome is not None and not group.outcome.done():
             group.outcome.set_exception(error)
     return [group for group in groups if group.outcome is None]
+
+
+def _drop_payloads(groups: Iterable[_Group]) -> bool:
+    """In a full store, rather tell statuses than keep what could be sent again: news that wait
+    for room hold up those that make it. False when there was nothing to drop."""
+    dropped = False
+    for group in groups:
+        if any(news.payload for news in group.advances):
+            group.advances = [news._replace(payload=b"") for news in group.advances]
+            dropped = True
+    return dropped

@@ -15,7 +15,7 @@ from letterlockd.uplink import RelayUnavailable
 from tests.harness.clock import settle
 from tests.harness.gateway import Answers, LocalPool, World, gateway_store, message, reading
 
-USER = "+4915112345678"
+USER, OTHER = "+4915112345678", "+4915112345679"
 
 
 class Directory:
@@ -77,6 +77,25 @@ async def test_one_recipient_is_asked_for_once(world: World) -> None:
         await business.send(message("later", to=USER, text="later"))
         assert await reader.texts(6) == ["0", "1", "2", "3", "4", "later"]
         assert directory.calls == [1]
+
+
+async def test_a_first_contact_that_a_full_disk_refused_is_made_again(world: World) -> None:
+    store = gateway_store()
+    async with (
+        world.gateway(store) as gateway,
+        reading(await world.device(USER), await world.device(OTHER)) as (_, reader),
+    ):
+        business = await world.business(gateway)
+        await business.send(message("k0", to=USER))
+        store.full = True
+        (refused,) = await business.send(message("k1", to=OTHER, text="one"))
+        assert refused.refused.reason == errors_pb2.ERROR_REASON_STORAGE_FULL
+        store.full = False
+        results = await business.send(
+            message("k1", to=OTHER, text="one"), message("k2", to=OTHER, text="two")
+        )
+        assert all(result.HasField("accepted") for result in results)
+        assert await reader.texts(2) == ["one", "two"]
 
 
 async def test_forged_pre_keys_are_refused(world: World) -> None:

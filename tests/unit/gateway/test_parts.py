@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from letterlock.content.padding import pad
 from letterlock.content.v1 import content_pb2
 from letterlock.relay.v1.mailbox_pb2 import DeviceEnvelope, Submission
-from letterlockd.gateway.outbound import padded_payload
 from letterlockd.gateway.outgoing import submission
+from letterlockd.gateway.payload import padded_payload
 from letterlockd.model.ids import AccountId, MessageId
 
 ids = st.binary(min_size=16, max_size=16)

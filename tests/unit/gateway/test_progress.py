@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from letterlock.v1 import messaging_pb2 as api
@@ -16,7 +16,7 @@ from letterlockd.gateway.tables import MESSAGES
 from letterlockd.model.ids import AccountId, ConversationId, MessageId
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.store.memory import MemoryStore
-from letterlockd.store.port import Check, Put
+from letterlockd.store.port import Check, Commit, Outcome, Put, StoreFull
 
 from tests.harness.clock import FakeClock, settle
 
@@ -29,8 +29,11 @@ SENT, DELIVERED = api.MESSAGE_STATUS_SENT, api.MESSAGE_STATUS_DELIVERED
 class Desk:
     """A running Progress over a store that holds some accepted messages."""
 
-    def __init__(self, progress: Progress, inbox: Inbox, messages: list[MessageId]) -> None:
+    def __init__(
+        self, progress: Progress, inbox: Inbox, messages: list[MessageId], store: MemoryStore
+    ) -> None:
         self.progress = progress
+        self.store = store
         self.messages = messages
         self._inbox = inbox
 
@@ -62,7 +65,7 @@ async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     inbox = await Inbox.open(store, clock)
     progress = Progress(store, inbox, clock, Counters())
     running = asyncio.create_task(progress.run())
-    yield Desk(progress, inbox, messages)
+    yield Desk(progress, inbox, messages, store)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
@@ -117,3 +120,23 @@ async def test_what_was_accepted_need_not_be_read_back(desk: Desk) -> None:
     await desk.record([desk.news(message, SENT)]).wait()
     await desk.record([desk.news(message, SENT), desk.news(message, DELIVERED)]).wait()
     assert await desk.events(message) == [SENT, DELIVERED]
+
+
+async def test_a_full_store_keeps_statuses_rather_than_what_could_be_sent_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for room would keep waiting what makes room: news are told in order."""
+    commit = desk.store.commit
+
+    async def room_for_little(commits: Sequence[Commit]) -> list[Outcome]:
+        if sum(len(put.value) for one in commits for put in one if isinstance(put, Put)) > 1_000:
+            raise StoreFull("no space left", retry_after_ms=3_600_000)
+        return await commit(commits)
+
+    monkeypatch.setattr(desk.store, "commit", room_for_little)
+    message = desk.messages[0]
+    await desk.record([desk.news(message, SENT)._replace(payload=b"p" * 2_000)]).wait()
+    row = await desk.store.get(MESSAGES, message)
+    assert row is not None
+    record = records.MessageRecord.FromString(row.value)
+    assert (record.status, record.sealed_payload) == (SENT, b"")
