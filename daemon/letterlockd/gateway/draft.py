@@ -14,9 +14,10 @@ from typing import ClassVar
 
 from letterlockd.errors import LetterlockError
 from letterlockd.gateway.inbox import Inbox, Staged
+from letterlockd.gateway.news import Advance
 from letterlockd.gateway.numbers import Number
 from letterlockd.gateway.outbox import Outbox, OutboxRow
-from letterlockd.gateway.progress import Advance, Progress
+from letterlockd.gateway.progress import Progress
 from letterlockd.gateway.recent import Written
 from letterlockd.gateway.tables import CONVERSATIONS, MESSAGES, join_conversation
 from letterlockd.model.ids import AccountId, ConversationId, MessageId, Pseudonym

@@ -18,8 +18,9 @@ from letterlockd.clock import Clock
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.held import HELD_VERSION, Held
 from letterlockd.gateway.inbox import Inbox
+from letterlockd.gateway.news import Advance
 from letterlockd.gateway.outbox import OutboxRow
-from letterlockd.gateway.progress import Advance, Progress
+from letterlockd.gateway.progress import Progress
 from letterlockd.gateway.sending import Sending
 from letterlockd.gateway.tables import ASKED, HELD, MESSAGES, OUTBOX, account_of, pseudonym_part
 from letterlockd.model.ids import CONVERSATION_BYTES, ConversationId, MessageId

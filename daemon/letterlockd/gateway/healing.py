@@ -30,10 +30,10 @@ from letterlockd.errors import LetterlockError
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.decryption_errors import MAX_ATTEMPTS, Report, read_report
 from letterlockd.gateway.draft import Draft, Work
+from letterlockd.gateway.news import Advance
 from letterlockd.gateway.numbers import Number
 from letterlockd.gateway.outbox import Outbox
 from letterlockd.gateway.outgoing import establish, submission
-from letterlockd.gateway.progress import Advance
 from letterlockd.gateway.renewals import Renewals
 from letterlockd.gateway.sending import failure
 from letterlockd.gateway.tables import MESSAGES, SEEN

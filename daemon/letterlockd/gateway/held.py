@@ -17,10 +17,10 @@ from letterlock.v1 import errors_pb2, messaging_pb2
 
 from letterlockd.errors import Conflict, LetterlockError
 from letterlockd.gateway.draft import Draft, Work
+from letterlockd.gateway.news import Advance
 from letterlockd.gateway.numbers import Number
 from letterlockd.gateway.outbox import Outbox, OutboxRow
 from letterlockd.gateway.outgoing import submission
-from letterlockd.gateway.progress import Advance
 from letterlockd.gateway.sending import failure
 from letterlockd.gateway.tables import HELD, held_key
 from letterlockd.model.ids import ConversationId, MessageId

@@ -24,8 +24,9 @@ from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.decryption_errors import PLAINTEXT
 from letterlockd.gateway.healing import Healing, ReportedWork
 from letterlockd.gateway.incoming import IncomingWork, Mending
+from letterlockd.gateway.news import Advance
 from letterlockd.gateway.numbers import Number, NumberBook, SenderLookup
-from letterlockd.gateway.progress import Advance, Progress
+from letterlockd.gateway.progress import Progress
 from letterlockd.gateway.tables import SEEN, seen_key
 from letterlockd.model.ids import ID_BYTES, AccountId, MessageId, conversation_id
 from letterlockd.model.phone import check_e164

@@ -24,9 +24,9 @@ from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.decryption_errors import MAX_ATTEMPTS, Report, error_record
 from letterlockd.gateway.draft import Draft, Work
 from letterlockd.gateway.handover import seal_number
+from letterlockd.gateway.news import Advance
 from letterlockd.gateway.numbers import Number
 from letterlockd.gateway.outbox import Outbox
-from letterlockd.gateway.progress import Advance
 from letterlockd.gateway.renewals import Renewals
 from letterlockd.gateway.tables import (
     ASKED,

@@ -1,11 +1,12 @@
 """The one writer of message statuses after acceptance: news in, rows and events out.
 
     results, receipts, expiry ──▶ queue ──▶ batch: read, advance (I7), commit ──▶ told
+       └── SENT, under load ──▶ overtakable ──▲ a moment later, if not DELIVERED by then
 
 One batch at a time, so two pieces of news about one message never race. A batch is whatever came
 while the one before was committed: many news become one transaction and one inbox row a number.
-After a large batch the next one gathers for a moment: under load most messages are delivered by
-then, and SENT and DELIVERED become one change and one event.
+After a large batch the next one gathers for a moment, and news that better ones may overtake are
+kept back: most messages are delivered by then, and one change and one event tell so.
 News that belong to a conversation's turn (a read receipt) bring that turn's own writes and are
 committed as one with them.
 """
@@ -17,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from letterlock.v1 import messaging_pb2 as api
 
@@ -26,15 +26,17 @@ from letterlockd.clock import Clock
 from letterlockd.errors import LetterlockError
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.inbox import Inbox, Staged
+from letterlockd.gateway.news import Advance, apply, fill_event
+from letterlockd.gateway.overtakable import Overtakable
 from letterlockd.gateway.recent import Recent, Written
-from letterlockd.gateway.statuses import Status, advance
+from letterlockd.gateway.statuses import Status
 from letterlockd.gateway.tables import MESSAGES, account_of, pseudonym_part
 from letterlockd.model.ids import AccountId, ConversationId, MessageId
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.records.v1 import inbox_pb2
 from letterlockd.store.port import Check, Delete, Outcome, Put, Store, StoreFull
 
-__all__ = ["Advance", "Progress"]
+__all__ = ["Progress"]
 
 _MAX_BATCH = 1_024
 
@@ -42,28 +44,18 @@ _LARGE_BATCH = 64
 """From how many news on a batch tells of load. With fewer, statuses are told at once."""
 
 _GATHER_SECONDS = 0.05
-"""From one batch's start to the next one's, under load. A message's way to a connected device and
-back takes some 20 ms; longer only delays what the business is told."""
+"""From one batch's start to the next one's, under load."""
+
+_OVERTAKE_SECONDS = 0.3
+"""How long SENT is kept back under load. A message's way to a connected device and back takes
+some 20 ms, and ten times that where queues have built up."""
+
+_MAX_OVERTAKABLE = 8_192
+"""Messages whose SENT is kept back: some 8 MB with their payloads."""
 
 _MIN_EVENT_LIFE_MS = 24 * 3_600_000
 """A status that changes at the end of a message's life is still to be told. An event holds
 neither content nor number."""
-
-
-class Advance(NamedTuple):
-    """News: `message_id` has come to `status`. `within`: the account, or the conversation, that
-    the message must belong to; news about another's message change nothing. `payload`: kept,
-    sealed, while the message is SENT. `resent`: to which device it was sent again, how often."""
-
-    message_id: MessageId
-    status: Status
-    within: AccountId | ConversationId
-    failure: api.Failure | None = None
-    payload: bytes = b""
-    resent: records.Resent | None = None
-
-    def __repr__(self) -> str:
-        return f"Advance({self.message_id.hex()}, {self.status})"
 
 
 @dataclass(slots=True)
@@ -101,6 +93,8 @@ class Progress:
         self._counters = counters
         self._recent = Recent()
         self._queue: deque[_Group] = deque()
+        self._overtakable: Overtakable[_Group] = Overtakable(_MAX_OVERTAKABLE)
+        self._is_loaded = False
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
@@ -119,6 +113,22 @@ class Progress:
         """Commit news with unconditional writes, some time soon, then call `done`."""
         self._put(_Group(advances, operations, done=done))
 
+    def record_overtakable(
+        self,
+        advances: Sequence[Advance],
+        operations: Sequence[Put | Delete],
+        done: Callable[[], None],
+    ) -> None:
+        """As `record`; under load a moment later, and without news of what is further by then."""
+        group = _Group(advances, operations, done=done)
+        if self._is_loaded:
+            until_s = self._clock.monotonic() + _OVERTAKE_SECONDS
+            self._overtakable.add(group, (news.message_id for news in advances), until_s)
+            self._idle.clear()
+            self._news.set()
+        else:
+            self._put(group)
+
     async def record_with(
         self, advances: Sequence[Advance], operations: Sequence[Put | Delete | Check]
     ) -> Outcome:
@@ -130,19 +140,38 @@ class Progress:
     async def run(self) -> None:
         """Work batches until cancelled."""
         while True:
-            while not self._queue:
-                self._idle.set()
-                self._news.clear()
-                await self._news.wait()
+            await self._wait()
             groups = self._next_groups()
             began = self._clock.monotonic()
             await self._work(groups)
-            if sum(len(group.advances) for group in groups) >= _LARGE_BATCH:
+            self._is_loaded = sum(len(group.advances) for group in groups) >= _LARGE_BATCH
+            if self._is_loaded:
                 await self._gather(began + _GATHER_SECONDS - self._clock.monotonic())
 
     async def idle(self) -> None:
-        """Wait until there is nothing left to commit."""
+        """Wait until there is nothing left to commit, and commit at once what was kept back."""
+        self._take_due(float("inf"))
         await self._idle.wait()
+
+    async def _wait(self) -> None:
+        """Until there is something in the queue."""
+        self._take_due(self._clock.monotonic())
+        while not self._queue:
+            self._news.clear()
+            until_s = self._overtakable.next_s
+            if until_s is None:
+                self._idle.set()
+                await self._news.wait()
+            else:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(until_s - self._clock.monotonic()):
+                        await self._news.wait()
+            self._take_due(self._clock.monotonic())
+
+    def _take_due(self, now_s: float) -> None:
+        for group, left in self._overtakable.due(now_s):
+            group.advances = [news for news in group.advances if news.message_id in left]
+            self._put(group)
 
     async def _gather(self, seconds: float) -> None:
         """Let news come together, unless a turn waits for its own: it holds a conversation."""
@@ -207,6 +236,8 @@ class Progress:
             if outcome is None:
                 for message_id, message in batch.changed.items():
                     self._recent.keep(message_id, message.written)
+                    if message.written.record.status > api.MESSAGE_STATUS_SENT:
+                        self._overtakable.overtaken(message_id)
         for batch in batches:
             if not batch.operations:
                 _resolve(batch, None)
@@ -255,7 +286,7 @@ class Progress:
             batch.operations += group.operations
             for news in group.advances:
                 message = current.get(news.message_id)
-                if message is not None and _move(message.written.record, news, now_ms):
+                if message is not None and apply(message.written.record, news, now_ms):
                     changed[news.message_id] = message
         events: dict[AccountId, inbox_pb2.StoredEvents] = {}
         last_ms = now_ms + _MIN_EVENT_LIFE_MS
@@ -269,7 +300,7 @@ class Progress:
             account, pseudonym = account_of(conversation), pseudonym_part(conversation)
             if (told := events.get(account)) is None:
                 told = events[account] = inbox_pb2.StoredEvents()
-            _fill_event(told.events.add(), message_id, record, pseudonym)
+            fill_event(told.events.add(), message_id, record, pseudonym)
             last_ms = max(last_ms, expires_at_ms)
         for account, told in events.items():
             staged = self._inbox.stage(account, told.events, expires_at_ms=last_ms)
@@ -289,47 +320,6 @@ class Progress:
 
 def _ids_of(groups: Iterable[_Group]) -> set[MessageId]:
     return {news.message_id for group in groups for news in group.advances}
-
-
-def _move(record: records.MessageRecord, news: Advance, now_ms: int) -> bool:
-    if not record.conversation.startswith(news.within):
-        return False
-    if news.resent is not None:
-        _note_resent(record, news.resent)
-    if advance(record.status, news.status) == record.status:
-        return news.resent is not None
-    record.status = news.status
-    record.update_ms = now_ms
-    # Somebody may still have to ask for it again; from DELIVERED on nobody will.
-    record.sealed_payload = news.payload if news.status == api.MESSAGE_STATUS_SENT else b""
-    if news.failure is not None:
-        record.failure.CopyFrom(news.failure)
-    return True
-
-
-def _note_resent(record: records.MessageRecord, resent: records.Resent) -> None:
-    for known in record.resent:
-        if known.device_id == resent.device_id:
-            known.attempts = max(known.attempts, resent.attempts)
-            return
-    record.resent.append(resent)
-
-
-def _fill_event(
-    event: inbox_pb2.StoredEvent,
-    message_id: MessageId,
-    record: records.MessageRecord,
-    pseudonym: bytes,
-) -> None:
-    event.time_ms = record.update_ms
-    event.pseudonym = pseudonym
-    status = event.status
-    status.message_id = message_id
-    status.idempotency_key = record.idempotency_key
-    status.caller_tag = record.caller_tag
-    status.status = record.status
-    if record.HasField("failure"):
-        status.failure.CopyFrom(record.failure)
 
 
 def _abort(batches: Iterable[_Batch]) -> None:

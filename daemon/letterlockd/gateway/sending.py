@@ -5,8 +5,9 @@
                                                     ├── busy            ──▶ offered again later
                                                     └── refused         ──▶ FAILED or EXPIRED
 
-At most `max_unanswered` rows are open, from taken to settled by a commit. A lost stream is the
-uplink's affair: what was not answered is said again, and the relay knows it by its message id.
+At most `max_unanswered` rows are taken and not answered, and four times as many answered and not
+settled by a commit. A lost stream is the uplink's affair: what was not answered is said again, and
+the relay knows it by its message id.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from letterlock.relay.v1 import mailbox_pb2
 from letterlock.v1 import errors_pb2, messaging_pb2
 
 from letterlockd.clock import Clock
+from letterlockd.gateway.news import Advance
 from letterlockd.gateway.outbox import Outbox, OutboxRow
-from letterlockd.gateway.progress import Advance, Progress
+from letterlockd.gateway.progress import Progress
 from letterlockd.gateway.statuses import Status
 from letterlockd.gateway.tables import OUTBOX, account_of, outbox_key
 from letterlockd.model.ids import ConversationId, MessageId
@@ -32,6 +34,9 @@ _MAX_TAKE = 256
 _MAX_REPAIRS = 5
 """A list of devices that changes more often than this while one message is on its way does not
 change by itself."""
+
+_SETTLING_SHARE = 4
+"""An answered row waits for its status a while under load, and takes nothing but memory."""
 
 _LONGEST_RETRY_MS = 60_000
 _DEFAULT_RETRY_MS = 1_000
@@ -63,6 +68,7 @@ _EXPIRED = messaging_pb2.MESSAGE_STATUS_EXPIRED
 _SENT = messaging_pb2.MESSAGE_STATUS_SENT
 
 _News = tuple[OutboxRow, Status, messaging_pb2.Failure | None]
+_Record = Callable[[Sequence[Advance], Sequence[Delete], Callable[[], None]], None]
 
 
 class Sending:
@@ -89,6 +95,7 @@ class Sending:
         self._renew = renew
         self._open: dict[int, OutboxRow] = {}
         self._at_relay: set[int] = set()
+        self._settling: set[int] = set()
         self._delayed: dict[int, asyncio.TimerHandle] = {}
         self._room = asyncio.Event()
         self._room.set()
@@ -107,8 +114,7 @@ class Sending:
         try:
             while True:
                 await self._room.wait()
-                room = max(1, self._max - len(self._open))
-                rows = await self._outbox.take(min(_MAX_TAKE, room))
+                rows = await self._outbox.take(min(_MAX_TAKE, max(1, self._free())))
                 now_ms = self._clock.now_ms()
                 for row in rows:
                     self._open[row.sequence] = row
@@ -118,9 +124,9 @@ class Sending:
                         self._renew(row)
                     else:
                         self._offer(row)
-                if len(self._open) >= self._max:
-                    self._room.clear()
                 self._settle([_expired(r) for r in rows if r.record.expire_ms <= now_ms])
+                if self._free() <= 0:
+                    self._room.clear()
         finally:
             for handle in self._delayed.values():
                 handle.cancel()
@@ -154,9 +160,9 @@ class Sending:
         self._close([row.sequence])
 
     def expire(self, row: OutboxRow) -> bool:
-        """Give up a row whose time is over. False: the relay has it and will answer."""
+        """Give up a row whose time is over. False: the relay has it, or will answer."""
         sequence = row.sequence
-        if sequence in self._at_relay and self._uplink.connected:
+        if sequence in self._settling or (sequence in self._at_relay and self._uplink.connected):
             return False
         if not self._outbox.taken(sequence):
             self._outbox.forget(sequence)
@@ -198,9 +204,14 @@ class Sending:
         self._delayed[row.sequence] = loop.call_later(delay_ms / 1_000, again)
 
     def _settle(self, news: Sequence[_News]) -> None:
-        """Commit what became of rows; then they are closed."""
-        if not news:
-            return
+        """Commit what became of rows; then they are closed. SENT may wait for DELIVERED."""
+        sent = [one for one in news if one[1] == _SENT]
+        if sent:
+            self._record(sent, self._progress.record_overtakable)
+        if len(sent) < len(news):
+            self._record([one for one in news if one[1] != _SENT], self._progress.record)
+
+    def _record(self, news: Sequence[_News], record: _Record) -> None:
         advances = [
             Advance(
                 MessageId(row.record.message_id),
@@ -213,12 +224,22 @@ class Sending:
         ]
         deletes = [Delete(OUTBOX, outbox_key(row.sequence)) for row, _, _ in news]
         sequences = [row.sequence for row, _, _ in news]
-        self._progress.record(advances, deletes, lambda: self._close(sequences))
+        self._settling.update(sequences)
+        self._make_room()
+        record(advances, deletes, lambda: self._close(sequences))
 
     def _close(self, sequences: Sequence[int]) -> None:
         closed = [s for s in sequences if self._open.pop(s, None) is not None]
+        self._settling.difference_update(sequences)
         self._outbox.removed(len(closed))
-        if len(self._open) < self._max:
+        self._make_room()
+
+    def _free(self) -> int:
+        settling = len(self._settling)
+        return self._max - max(len(self._open) - settling, settling // _SETTLING_SHARE)
+
+    def _make_room(self) -> None:
+        if self._free() > 0:
             self._room.set()
 
 

@@ -10,7 +10,8 @@ from letterlock.v1 import messaging_pb2 as api
 from letterlockd.gateway import progress as progress_module
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.inbox import INBOX, Inbox
-from letterlockd.gateway.progress import Advance, Progress
+from letterlockd.gateway.news import Advance
+from letterlockd.gateway.progress import Progress
 from letterlockd.gateway.recent import Written
 from letterlockd.gateway.tables import MESSAGES
 from letterlockd.model.ids import AccountId, ConversationId, MessageId
@@ -40,6 +41,11 @@ class Desk:
     def record(self, news: list[Advance]) -> asyncio.Event:
         done = asyncio.Event()
         self.progress.record(news, [], done.set)
+        return done
+
+    def record_overtakable(self, news: list[Advance]) -> asyncio.Event:
+        done = asyncio.Event()
+        self.progress.record_overtakable(news, [], done.set)
         return done
 
     def news(self, message: MessageId, status: api.MessageStatus.ValueType) -> Advance:
@@ -94,6 +100,37 @@ async def test_under_load_two_changes_of_a_message_become_one_event(desk: Desk) 
     assert sent.is_set()
     assert delivered.is_set()
     assert await desk.events(message) == [DELIVERED]
+
+
+async def test_under_load_sent_is_overtaken_by_delivered(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_module, "_GATHER_SECONDS", 0.0)
+    message = await loaded(desk)
+    sent = desk.record_overtakable([desk.news(message, SENT)])
+    await desk.record([desk.news(message, DELIVERED)]).wait()
+    assert not sent.is_set()
+    await desk.progress.idle()
+    assert sent.is_set()
+    assert await desk.events(message) == [DELIVERED]
+
+
+async def test_sent_is_told_when_nothing_better_comes(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_module, "_GATHER_SECONDS", 0.0)
+    monkeypatch.setattr(progress_module, "_OVERTAKE_SECONDS", 0.0)
+    message = await loaded(desk)
+    await desk.record_overtakable([desk.news(message, SENT)]).wait()
+    assert await desk.events(message) == [SENT]
+    await desk.record([desk.news(message, DELIVERED)]).wait()
+    assert await desk.events(message) == [SENT, DELIVERED]
+
+
+async def test_with_little_to_do_nothing_is_kept_back(desk: Desk) -> None:
+    message = desk.messages[0]
+    await desk.record_overtakable([desk.news(message, SENT)]).wait()
+    assert await desk.events(message) == [SENT]
 
 
 async def test_a_turn_is_not_kept_waiting(desk: Desk) -> None:
