@@ -26,6 +26,7 @@ import uvloop
 from letterlockd import collector
 from letterlockd.errors import EnvironmentFault, LetterlockError
 from letterlockd.exit_codes import ExitCode, of_error
+from letterlockd.health import Health
 from letterlockd.readiness import Ready, announce
 from letterlockd.rpc.server import ListenFault, RpcServer
 from letterlockd.settings import Settings
@@ -44,10 +45,12 @@ class Composed:
     """A role whose parts are open, before it listens.
 
     `drain(grace_s)` tells open streams and returns when they ended or the time is over. `running`
-    go on until they are cancelled; one that returns an error or raises ends the process.
+    go on until they are cancelled; one that returns an error or raises ends the process. `health`
+    is told of through `server`.
     """
 
     server: RpcServer
+    health: Health
     listen: str
     metrics: str
     drain: Callable[[float], Awaitable[None]]
@@ -91,6 +94,8 @@ async def _serve(
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(_watched(run)) for run in role.running]
             await role.server.start()
+            await role.health.begin(role.server.report)
+            running.append(tasks.create_task(role.health.run(role.server.report)))
             address = f"{role.listen.rpartition(':')[0]}:{role.server.port}"
             _log.info("serving", address=address)
             announce(Ready(name, address), ready_fd)

@@ -232,6 +232,20 @@ class LogSection(Section):
     )
 
 
+class HealthSection(Section):
+    """What the health service tells."""
+
+    bound_seconds: float = Field(
+        default=10.0,
+        ge=1,
+        le=300,
+        description=(
+            "How long nothing may come out of a part of the messages' way before it is "
+            "NOT_SERVING, in seconds."
+        ),
+    )
+
+
 class ServeSection(Section):
     """The supervisor of `letterlockd serve`, and stopping."""
 
@@ -274,6 +288,7 @@ class Settings(BaseSettings):
     store: StoreSection = StoreSection.model_construct()
     keys: KeysSection = KeysSection.model_construct()
     log: LogSection = LogSection.model_construct()
+    health: HealthSection = HealthSection.model_construct()
     serve: ServeSection = ServeSection.model_construct()
 
     @classmethod

@@ -16,17 +16,23 @@ import functools
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from letterlockd.model.counting import HELP
-from letterlockd.traces import frames_of
+from letterlockd.model.histogram import Histogram
+from letterlockd.tracebacks import frames_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -168,12 +174,25 @@ def _log_uncaught(
     structlog.get_logger(__name__).error("uncaught_exception", exc_info=error)
 
 
+class LegsOfHealth(Protocol):
+    """What `health.Health` tells of each leg, by name."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def proven(self, name: str) -> bool: ...
+
+    def age_s(self, name: str) -> float: ...
+
+    def waiting(self, name: str) -> int: ...
+
+
 class Counters(Collector):
     """Numbers that are read when Prometheus asks; nothing is counted twice on the way of messages.
 
-    Names are `letterlock_<name>`, and `letterlock_<name>_total` for what only grows. Nothing here
-    has labels: no id, number or business can become one. What is read must not block; it is read in
-    another thread.
+    Names are `letterlock_<name>`, and `letterlock_<name>_total` for what only grows. The only label
+    is `leg`, with names from our code: no id, number or business can become one. What is read must
+    not block; it is read in another thread.
     """
 
     def __init__(self) -> None:
@@ -188,6 +207,38 @@ class Counters(Collector):
         """Have `read` asked at each scrape for what only grows, from 0 at the start."""
         full = f"letterlock_{name}"
         self._read[name] = lambda: CounterMetricFamily(full, text, value=read())
+
+    def legs(self, health: LegsOfHealth) -> None:
+        """Of each leg: is it proven, how old is its proof, what waits."""
+        self._of_legs(
+            "leg_proven", "1 while messages are known to move there.", health.proven, health
+        )
+        self._of_legs(
+            "leg_proof_age_seconds", "Time since something came out there.", health.age_s, health
+        )
+        self._of_legs(
+            "leg_waiting", "What went in there and has not come out.", health.waiting, health
+        )
+
+    def _of_legs(
+        self, name: str, text: str, read: Callable[[str], float], health: LegsOfHealth
+    ) -> None:
+        full = f"letterlock_{name}"
+
+        def family() -> Metric:
+            told = GaugeMetricFamily(full, text, labels=("leg",))
+            for leg in health.names:
+                told.add_metric((leg,), read(leg))
+            return told
+
+        self._read[name] = family
+
+    def histogram(self, name: str, text: str, times: Histogram) -> None:
+        """Durations, in buckets."""
+        full = f"letterlock_{name}_seconds"
+        self._read[name] = lambda: HistogramMetricFamily(
+            full, text, buckets=times.buckets(), sum_value=times.total
+        )
 
     def count(self, counters: DataclassInstance) -> None:
         """A counter for each field; see `model.counting`."""

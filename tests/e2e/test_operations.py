@@ -89,8 +89,11 @@ async def test_health_and_reflection_answer_without_a_token(
     async with shared.channel(role) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for service in {"", *services}:
-            answer = await health.Check(health_pb2.HealthCheckRequest(service=service), timeout=20)
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            watch = health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=20)
+            async for answer in watch:
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    break
+            watch.cancel()
         asked = reflection_pb2.ServerReflectionRequest(list_services="")
         call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([asked]))
         answer = await call.read()

@@ -12,6 +12,7 @@ import grpc
 from letterlock.v1 import businesses_pb2_grpc, identities_pb2_grpc, receiving_pb2_grpc
 
 from letterlockd.app.parts import limits_of, open_store, protections_of, server_identity
+from letterlockd.app.watching import time_path, watch_gateway
 from letterlockd.clock import SystemClock
 from letterlockd.files import read_file
 from letterlockd.gateway import expiry, tables
@@ -121,6 +122,9 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
 
     composed = Composed(
         server=server,
+        health=watch_gateway(
+            gateway, store, books, pool, clock, bound_s=settings.health.bound_seconds
+        ),
         listen=settings.gateway.listen,
         metrics=settings.gateway.metrics,
         drain=drain,
@@ -128,6 +132,8 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     )
     _count(composed.counters, server, messaging, gateway, pool)
     composed.counters.count(receptions.counters)
+    composed.counters.legs(composed.health)
+    time_path(composed.counters, gateway, store, pool)
     return composed
 
 
@@ -186,6 +192,16 @@ def _count(
         "held",
         "Messages that wait until the business confirms a user's identity key.",
         lambda: gateway.held.count,
+    )
+    counters.gauge(
+        "oldest_unsent_seconds",
+        "Age of the oldest message that the relay does not have yet; 0: none waits.",
+        lambda: gateway.ages.unsent_s,
+    )
+    counters.gauge(
+        "oldest_unacknowledged_seconds",
+        "Age of the oldest event that its business has not acknowledged; 0: none waits.",
+        lambda: gateway.ages.unacknowledged_s,
     )
     counters.counter(
         "worker_restarts", "Ratchet processes that were lost and replaced.", lambda: pool.restarts

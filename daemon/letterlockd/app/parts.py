@@ -20,6 +20,7 @@ from letterlockd.store.lmdb.front import LmdbStore, Migration
 from letterlockd.store.port import Table
 
 __all__ = [
+    "COMMIT_TIMES",
     "MIGRATIONS",
     "SCHEMA_VERSION",
     "limits_of",
@@ -27,6 +28,9 @@ __all__ = [
     "protections_of",
     "server_identity",
 ]
+
+COMMIT_TIMES = "From handing a batch to the store's writer until it is durable."
+"""What the metric of that name means, in both roles."""
 
 SCHEMA_VERSION = 1
 """Of all stores. Raise it when stored rows change their meaning, with a step in `MIGRATIONS`."""

@@ -8,8 +8,15 @@ from contextlib import AsyncExitStack
 
 from letterlock.relay.v1 import accounts_pb2_grpc, keys_pb2_grpc
 
-from letterlockd.app.parts import limits_of, open_store, protections_of, server_identity
-from letterlockd.clock import SystemClock
+from letterlockd.app.parts import (
+    COMMIT_TIMES,
+    limits_of,
+    open_store,
+    protections_of,
+    server_identity,
+)
+from letterlockd.clock import Clock, SystemClock
+from letterlockd.health import Health, watched
 from letterlockd.layout import Layout
 from letterlockd.relay import restored
 from letterlockd.relay.room import Relay
@@ -26,6 +33,7 @@ from letterlockd.sealing.keyring import Keyring
 from letterlockd.sealing.rotation import MasterRotation, open_master_keys
 from letterlockd.settings import Settings
 from letterlockd.store.history import History
+from letterlockd.store.lmdb.front import LmdbStore
 from letterlockd.telemetry import Counters
 
 __all__ = ["compose", "run_relay"]
@@ -69,13 +77,30 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     )
     composed = Composed(
         server=server,
+        health=_health(settings, store, relay, clock),
         listen=settings.relay.listen,
         metrics=settings.relay.metrics,
         drain=relay.drain,
         running=[store.failed, relay.failed, rotation.run],
     )
     _count(composed.counters, server, relay)
+    composed.counters.legs(composed.health)
+    composed.counters.histogram("commit", COMMIT_TIMES, store.commit_times)
     return composed
+
+
+def _health(settings: Settings, store: LmdbStore, relay: Relay, clock: Clock) -> Health:
+    """Devices need all of it for everything: a mailbox that cannot be written to takes nothing."""
+    bound_s = settings.health.bound_seconds
+    legs = [
+        watched("store", bound_s, store.writer, store.prove),
+        watched("space", bound_s, store.space),
+        watched("mailboxes", bound_s, lambda: relay.mailing),
+    ]
+    all_of_it = frozenset(each.leg.name for each in legs)
+    names = ("Accounts", "Keys", "Mailbox")
+    services = {f"letterlock.relay.v1.{name}": all_of_it for name in names}
+    return Health(legs, services, clock, bound_s=bound_s)
 
 
 def _count(counters: Counters, server: RpcServer, relay: Relay) -> None:

@@ -28,6 +28,7 @@ from letterlockd.gateway.news import Advance
 from letterlockd.gateway.numbers import Number, NumberBook, SenderLookup
 from letterlockd.gateway.progress import Progress
 from letterlockd.gateway.tables import SEEN, seen_key
+from letterlockd.legs import Reading
 from letterlockd.model.ids import ID_BYTES, AccountId, MessageId, conversation_id
 from letterlockd.model.phone import check_e164
 from letterlockd.sealing.keyring import Keyring
@@ -103,10 +104,18 @@ class Inbound:
         self._safe: list[_Place] = []
         self._failed: list[_Place] = []
         self._news = asyncio.Event()
+        self._came = 0
+        self._settled = 0
+
+    @property
+    def reading(self) -> Reading:
+        """Items that are not safe yet, and those that are."""
+        return Reading(self._came - self._settled, self._settled)
 
     def delivered(self, items: Sequence[mailbox_pb2.Item], epoch: int) -> None:
         """Items came on stream number `epoch`."""
         self._arrived.extend((item, epoch) for item in items)
+        self._came += len(items)
         self._news.set()
 
     async def run(self) -> None:
@@ -223,6 +232,7 @@ class Inbound:
 
     def _is_safe(self, place: _Place, *, failed: bool = False) -> None:
         (self._failed if failed else self._safe).append(place)
+        self._settled += 1
         self._news.set()
 
     def _acknowledge_safe(self) -> None:

@@ -31,6 +31,7 @@ from letterlockd.gateway.overtakable import Overtakable
 from letterlockd.gateway.recent import Recent, Written
 from letterlockd.gateway.statuses import Status
 from letterlockd.gateway.tables import MESSAGES, account_of, pseudonym_part
+from letterlockd.model.histogram import LONG_BUCKETS, Histogram
 from letterlockd.model.ids import AccountId, ConversationId, MessageId
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.records.v1 import inbox_pb2
@@ -56,6 +57,8 @@ _MAX_OVERTAKABLE = 8_192
 _MIN_EVENT_LIFE_MS = 24 * 3_600_000
 """A status that changes at the end of a message's life is still to be told. An event holds
 neither content nor number."""
+
+_DELIVERED = (api.MESSAGE_STATUS_DELIVERED, api.MESSAGE_STATUS_READ)
 
 
 @dataclass(slots=True)
@@ -91,6 +94,10 @@ class Progress:
         self._inbox = inbox
         self._clock = clock
         self._counters = counters
+        self.accept_times = Histogram()
+        """From a message's arrival to its durable acceptance."""
+        self.delivery_times = Histogram(LONG_BUCKETS)
+        """From acceptance to the receipt of the user's device."""
         self._recent = Recent()
         self._queue: deque[_Group] = deque()
         self._overtakable: Overtakable[_Group] = Overtakable(_MAX_OVERTAKABLE)
@@ -103,6 +110,7 @@ class Progress:
     def accepted(self, message_id: MessageId, written: Written) -> None:
         """A message's first record is durable: news about it need not read it back."""
         self._recent.keep(message_id, written)
+        self.accept_times.observe((self._clock.now_ms() - written.record.accept_ms) / 1_000)
 
     def record(
         self,
@@ -308,14 +316,19 @@ class Progress:
             batch.operations += staged.changes
 
     def _count(self, current: dict[MessageId, _Current]) -> None:
+        delivered_ms: list[int] = []
         for message in current.values():
-            status = message.written.record.status
+            record = message.written.record
+            status = record.status
             if status == message.was:
                 continue
+            if status in _DELIVERED and message.was not in _DELIVERED:
+                delivered_ms.append(record.update_ms - record.accept_ms)
             reached_relay = api.MESSAGE_STATUS_SENT <= status <= api.MESSAGE_STATUS_READ
             self._counters.sent += message.was == api.MESSAGE_STATUS_ACCEPTED and reached_relay
             self._counters.failed += status == api.MESSAGE_STATUS_FAILED
             self._counters.expired += status == api.MESSAGE_STATUS_EXPIRED
+        self.delivery_times.observe_ms(delivered_ms)
 
 
 def _ids_of(groups: Iterable[_Group]) -> set[MessageId]:

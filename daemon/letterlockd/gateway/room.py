@@ -21,6 +21,7 @@ from letterlock.relay.v1 import mailbox_pb2
 
 from letterlockd.clock import Clock
 from letterlockd.gateway import restored
+from letterlockd.gateway.ages import Ages
 from letterlockd.gateway.contacts import Contacts
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.expiry import Expiry
@@ -45,6 +46,7 @@ from letterlockd.gateway.rounds import Pool
 from letterlockd.gateway.sending import Sending
 from letterlockd.gateway.settings import GatewaySettings
 from letterlockd.gateway.user_identities import UserIdentities
+from letterlockd.legs import Reading
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.store.history import History
 from letterlockd.store.port import Store
@@ -206,6 +208,7 @@ class Gateway:
             relay=relay,
             in_hand=self.outbound.holds,
         )
+        self.ages = Ages(store, clock)
         self.expiry = Expiry(
             store,
             self.sending,
@@ -265,6 +268,18 @@ class Gateway:
         """`Traffic`: the relay delivered items."""
         self.inbound.delivered(items, epoch)
 
+    def taking(self) -> Reading:
+        """Messages of businesses that are not answered yet, and those that are."""
+        counters = self.counters
+        answered = counters.accepted + counters.repeated + counters.refused
+        return Reading(self.outbound.in_hand, answered)
+
+    def to_relay(self) -> Reading:
+        """Messages that the relay has yet to take, and its answers; while there are none, its
+        word."""
+        submissions = self.sending.reading
+        return submissions._replace(passed=submissions.passed + self.uplink.proofs)
+
     async def drain(self) -> None:
         """Take no new messages; return when those in hand are answered and committed. What is in
         the outbox stays there for the next start."""
@@ -277,6 +292,7 @@ class Gateway:
         # Ended in this order: what feeds before what is fed.
         tasks = (
             self.uplink.run(self),
+            self.ages.run(),
             self.expiry.run(),
             self.pre_keys.run(),
             self.rotation.run(),

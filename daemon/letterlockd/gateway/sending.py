@@ -24,6 +24,7 @@ from letterlockd.gateway.outbox import Outbox, OutboxRow
 from letterlockd.gateway.progress import Progress
 from letterlockd.gateway.statuses import Status
 from letterlockd.gateway.tables import OUTBOX, account_of, outbox_key
+from letterlockd.legs import Reading
 from letterlockd.model.ids import ConversationId, MessageId
 from letterlockd.store.port import Delete
 from letterlockd.uplink import Answered, Uplink
@@ -97,6 +98,7 @@ class Sending:
         self._at_relay: set[int] = set()
         self._settling: set[int] = set()
         self._delayed: dict[int, asyncio.TimerHandle] = {}
+        self._answered = 0
         self._room = asyncio.Event()
         self._room.set()
 
@@ -104,6 +106,11 @@ class Sending:
     def open(self) -> int:
         """Rows that were taken and are not settled."""
         return len(self._open)
+
+    @property
+    def reading(self) -> Reading:
+        """What the relay has yet to take. That it is busy is no answer."""
+        return Reading(len(self._at_relay) + len(self._delayed), self._answered)
 
     def is_open(self, sequence: int) -> bool:
         """Whether this row was taken and is not settled."""
@@ -134,6 +141,7 @@ class Sending:
     def answered(self, answers: Sequence[Answered[int]]) -> None:
         """The relay's answers."""
         news: list[_News] = []
+        busy = len(self._delayed)
         for sequence, result in answers:
             self._at_relay.discard(sequence)
             row = self._open.get(sequence)
@@ -143,6 +151,7 @@ class Sending:
                 news.append((row, _SENT, None))
             elif (refused := self._refused(row, result)) is not None:
                 news.append(refused)
+        self._answered += len(answers) - (len(self._delayed) - busy)
         self._settle(news)
 
     def resubmit(self, row: OutboxRow) -> None:

@@ -21,6 +21,7 @@ from letterlock.relay.v1.mailbox_pb2 import Submission, SubmissionResult
 
 from letterlockd import failpoints
 from letterlockd.clock import Clock
+from letterlockd.legs import Reading
 from letterlockd.relay.connection import Connection, Outgoing
 from letterlockd.relay.counters import Counters
 from letterlockd.relay.item_ids import ItemIds
@@ -89,6 +90,12 @@ class Journal:
         self._wake = asyncio.Event()
         self._taken = asyncio.Event()
         self._busy = False
+        self._batches = 0
+
+    @property
+    def reading(self) -> Reading:
+        """What is to be committed and told, and the batches that were. A full disk is none."""
+        return Reading(self._waiting() + self._busy, self._batches)
 
     async def room(self) -> None:
         """Wait until one more frame may be staged; there is room until the next await."""
@@ -138,6 +145,7 @@ class Journal:
             started, busy = self._clock.monotonic(), self._waiting() > _QUIET_BATCH
             self._wake.clear()
             full = await self._batch()
+            self._batches += not full
             if full or self._usage.owes_a_write:
                 self._wake.set()
             if full:

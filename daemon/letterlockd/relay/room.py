@@ -16,6 +16,7 @@ from typing import Self
 
 from letterlockd.clock import Clock
 from letterlockd.errors import BrokenInvariant, BusyError, LetterlockError
+from letterlockd.legs import Reading
 from letterlockd.relay.accounts import Device
 from letterlockd.relay.bundles import Bundles
 from letterlockd.relay.credentials import CredentialAuthenticator
@@ -126,6 +127,11 @@ class Relay:
         await relay._ids.ensure(1)
         relay._task = asyncio.create_task(relay._run(), name="relay")
         return relay
+
+    @property
+    def mailing(self) -> Reading:
+        """See `Journal.reading`."""
+        return self._journal.reading
 
     async def failed(self) -> LetterlockError | None:
         """Wait for the end of the relay: what it failed with, or None after `aclose`."""

@@ -26,7 +26,7 @@ from letterlockd.errors import (
 )
 from letterlockd.rpc.caller import calling_as
 from letterlockd.rpc.faults import to_status, unwrap
-from letterlockd.traces import frames_of
+from letterlockd.tracebacks import frames_of
 
 __all__ = ["Authenticator", "Gatekeeper", "Revocations"]
 

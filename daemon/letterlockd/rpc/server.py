@@ -101,10 +101,15 @@ class RpcServer:
         self.port = self._bind(identity)
 
     async def start(self) -> None:
-        """Listen and report SERVING."""
-        await self._server.start()
+        """Listen. No service is SERVING before it is reported healthy."""
         for service in ("", *self._services):
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+            await self.report(service, healthy=False)
+        await self._server.start()
+
+    async def report(self, service: str, healthy: bool) -> None:
+        """Tell whoever asks after a service's health; "" is the whole server."""
+        status = health_pb2.HealthCheckResponse
+        await self._health.set(service, status.SERVING if healthy else status.NOT_SERVING)
 
     async def drain(self, grace_s: float) -> None:
         """Report NOT_SERVING, refuse new calls, let running ones end within `grace_s`, then cancel

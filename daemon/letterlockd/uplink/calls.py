@@ -11,6 +11,7 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
 from grpc_status import rpc_status
 from letterlock.relay.v1 import accounts_pb2, accounts_pb2_grpc, keys_pb2, keys_pb2_grpc
 
@@ -20,6 +21,8 @@ from letterlockd.model.ids import AccountId
 __all__ = ["RelayCalls", "RelayUnavailable"]
 
 _DEADLINE_SECONDS = 10.0
+
+_MAILBOX = "letterlock.relay.v1.Mailbox"
 
 _RETRY_AFTER_MS = 2_000
 """What first contacts are told while the relay is away; reconnecting takes about that long."""
@@ -54,7 +57,20 @@ class RelayCalls:
         self._accounts: accounts_pb2_grpc.AccountsAsyncStub = accounts_pb2_grpc.AccountsStub(
             channel
         )
+        # The generated stub has no types for its methods.
+        self._check: Callable[..., Awaitable[health_pb2.HealthCheckResponse]] = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
         self._metadata = (("authorization", f"Bearer {credential}"),)
+
+    async def prove(self) -> None:
+        """Have the relay say that messages move there. Raises `RelayUnavailable`."""
+        request = health_pb2.HealthCheckRequest(service=_MAILBOX)
+        answer = await self._call(self._check, request)
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            raise RelayUnavailable
 
     async def fetch_bundles(
         self, targets: Sequence[keys_pb2.BundleTarget]

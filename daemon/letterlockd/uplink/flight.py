@@ -38,6 +38,7 @@ _SUBMISSION_TAG = b"\x0a"  # Submissions.submissions: field 1, length-delimited
 T = TypeVar("T", bound=Hashable)
 
 _Name = tuple[bytes, bytes]
+"""Account and submission id."""
 
 
 class Answered(NamedTuple, Generic[T]):
@@ -69,6 +70,15 @@ class Flight(Generic[T]):
     def offer(self, tag: T, account: bytes, message_id: bytes, submission: bytes) -> None:
         """Send this serialised Submission after those that wait."""
         self._waiting.append(_Open(tag, submission, (account, message_id)))
+
+    @property
+    def newest(self) -> _Name | None:
+        """What was sent last of all that is not answered."""
+        return next(reversed(self._in_flight), None)
+
+    def awaits(self, name: _Name) -> bool:
+        """Whether this was sent and is not answered."""
+        return name in self._in_flight
 
     def acknowledge(self, item_ids: Sequence[int], failed: Sequence[int] = ()) -> None:
         """Tell the relay that these items of the present stream are safe, or were not decrypted."""

@@ -20,9 +20,10 @@ import grpc.aio
 from letterlock.relay.v1 import mailbox_pb2 as wire
 
 from letterlockd.errors import BusyError
+from letterlockd.model.histogram import Histogram
 from letterlockd.model.varint import varint
 from letterlockd.uplink.backoff import Backoff
-from letterlockd.uplink.calls import RelayCalls
+from letterlockd.uplink.calls import RelayCalls, RelayUnavailable
 from letterlockd.uplink.flight import Answered, Flight
 from letterlockd.uplink.past import Past, WentBack
 from letterlockd.uplink.reach import Reach
@@ -76,11 +77,23 @@ class Uplink(Generic[T]):
         self._something_to_say = asyncio.Event()
         self._epoch = 0
         self._connected = False
+        self.proofs = 0
+        """How often the relay has said that messages move there."""
+        self.round_trips = Histogram()
+        """From a submission to its answer: one at a time, not each."""
+        self._timed: tuple[tuple[bytes, bytes], float] | None = None
 
     @property
     def connected(self) -> bool:
         """Whether a stream is open now."""
         return self._connected
+
+    async def prove(self) -> None:
+        """Have a stream, and the relay's word. Raises `RelayUnavailable`."""
+        if not self._connected:
+            raise RelayUnavailable
+        await self.calls.prove()
+        self.proofs += 1
 
     def offer(self, tag: T, account: bytes, message_id: bytes, submission: bytes) -> None:
         """Submit this serialised Submission, on this stream or a later one."""
@@ -106,6 +119,7 @@ class Uplink(Generic[T]):
             finally:
                 self._connected = False
                 self.flight.lost()
+                self._timed = None
             await asyncio.sleep(self._backoff.next_seconds())
 
     async def _stream(self, traffic: Traffic[T]) -> None:
@@ -160,7 +174,10 @@ class Uplink(Generic[T]):
     async def _write(self, call: _Call) -> None:
         while True:
             self._something_to_say.clear()
+            before = self.flight.newest
             while (frame := self.flight.next_frame()) is not None:
+                if self._timed is None and (newest := self.flight.newest) not in (None, before):
+                    self._timed = newest, asyncio.get_running_loop().time()
                 # Fields may be concatenated. The position covers all that the frame releases.
                 await _say(call, frame + _POSITION_TAG + varint(self._past.position))
             await self._something_to_say.wait()
@@ -170,9 +187,16 @@ class Uplink(Generic[T]):
             frame = await self._read(call)
             kind = frame.WhichOneof("frame")
             if kind == "results":
-                traffic.answered(self.flight.answered(frame.results))
+                answers = self.flight.answered(frame.results)
+                self._time()
+                traffic.answered(answers)
             elif kind == "deliveries":
                 traffic.delivered(frame.deliveries.items, self._epoch)
+
+    def _time(self) -> None:
+        if self._timed is not None and not self.flight.awaits(self._timed[0]):
+            self.round_trips.observe(asyncio.get_running_loop().time() - self._timed[1])
+            self._timed = None
 
     async def _read(self, call: _Call) -> wire.ConnectResponse:
         frame = await call.read()

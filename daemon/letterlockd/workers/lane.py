@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
+from letterlockd.legs import Reading
+from letterlockd.model.histogram import Histogram
 from letterlockd.records.v1 import jobs_pb2
 from letterlockd.workers.link import ChildLost, Link
 from letterlockd.workers.outcome import WorkerLost, poisoned
@@ -58,7 +60,9 @@ class Limits:
 class Lane:
     """Place number `index` of the pool."""
 
-    def __init__(self, index: int, command: Sequence[str], limits: Limits) -> None:
+    def __init__(
+        self, index: int, command: Sequence[str], limits: Limits, job_times: Histogram
+    ) -> None:
         self._index = index
         self._command = command
         self._limits = limits
@@ -67,7 +71,15 @@ class Lane:
         self._losses = -1  # the very first child follows no lost one
         self._in_trouble = 0
         self._last: asyncio.Future[None] | None = None
+        self._job_times = job_times
+        self._waiting = 0
+        self._answered = 0
         self.restarts = 0
+
+    @property
+    def reading(self) -> Reading:
+        """Jobs that are here, and those that a child has answered."""
+        return Reading(self._waiting, self._answered)
 
     @property
     def pid(self) -> int | None:
@@ -84,13 +96,17 @@ class Lane:
         Must not be cancelled while it is held up (the pool shields it): the child would go on with
         a job that holds no slot.
         """
-        async with self._slots:
-            before, done = self._last, asyncio.get_running_loop().create_future()
-            self._last = done
-            try:
-                return await self._in_order(job, question, before)
-            finally:
-                done.set_result(None)
+        self._waiting += 1
+        try:
+            async with self._slots:
+                before, done = self._last, asyncio.get_running_loop().create_future()
+                self._last = done
+                try:
+                    return await self._in_order(job, question, before)
+                finally:
+                    done.set_result(None)
+        finally:
+            self._waiting -= 1
 
     async def aclose(self) -> None:
         """End the child. Jobs must have ended before."""
@@ -145,8 +161,13 @@ class Lane:
         return result
 
     async def _ask(self, link: Link, job: jobs_pb2.Job, question: bytes) -> jobs_pb2.JobResult:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         result = await link.ask(question, lambda body: _read(job, body))
         self._losses = 0
+        self._answered += 1
+        if job.tasks:
+            self._job_times.observe(loop.time() - began)
         return result
 
     async def _living_link(self) -> Link:

@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import Self
 
 from letterlockd.errors import InvalidField
+from letterlockd.legs import Reading
+from letterlockd.model.histogram import Histogram
 from letterlockd.records.v1 import jobs_pb2
 from letterlockd.workers.lane import Lane, Limits
 from letterlockd.workers.outcome import WorkerLost
@@ -41,7 +43,11 @@ class WorkerPool:
     ) -> None:
         if size < 1:
             raise InvalidField("workers", "must be at least 1")
-        self._lanes = tuple(Lane(index, command, limits or Limits()) for index in range(size))
+        self.job_times = Histogram()
+        """How long children took for jobs with conversations, the wait in the pipe included."""
+        self._lanes = tuple(
+            Lane(index, command, limits or Limits(), self.job_times) for index in range(size)
+        )
         self._running = asyncio.TaskGroup()
         self._jobs: set[asyncio.Task[jobs_pb2.JobResult | WorkerLost]] = set()
         self._open = False
@@ -60,6 +66,14 @@ class WorkerPool:
     def pids(self) -> tuple[int | None, ...]:
         """Process ids of the children by lane; None where one is being replaced."""
         return tuple(lane.pid for lane in self._lanes)
+
+    def reading(self, lane: int) -> Reading:
+        """Whether jobs come out of a lane."""
+        return self._lanes[lane].reading
+
+    async def prove(self, lane: int) -> None:
+        """Have a lane answer a job with nothing in it. Raises `WorkerLost`."""
+        await self.run(lane, jobs_pb2.Job())
 
     def lane_of(self, conversation: bytes) -> int:
         """The lane of a conversation: the same in every process and run."""

@@ -56,6 +56,8 @@ async def test_health_needs_no_token_and_turns_at_the_drain(identity: ServerIden
         watch = health_pb2_grpc.HealthStub(link).Watch(
             health_pb2.HealthCheckRequest(service="letterlock.v1.Businesses")
         )
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        await server.report("letterlock.v1.Businesses", healthy=True)
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         drain = asyncio.create_task(server.drain(30))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING

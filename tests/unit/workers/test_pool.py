@@ -200,3 +200,13 @@ async def test_a_bug_is_logged_by_place_without_values(caplog: pytest.LogCapture
     (record,) = caplog.records
     assert "builtins.ValueError at execute.py:" in record.getMessage()
     assert "step of no kind" not in record.getMessage()
+
+
+async def test_an_empty_job_proves_a_lane_and_is_not_timed() -> None:
+    async with WorkerPool(1) as workers:
+        before = workers.reading(0)
+        await workers.prove(0)
+        after = workers.reading(0)
+        assert (before.waiting, after.waiting) == (0, 0)
+        assert after.passed == before.passed + 1
+        assert sum(workers.job_times.counts) == 0

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple, Self
 import lmdb
 
 from letterlockd.errors import BrokenInvariant
+from letterlockd.legs import Reading
+from letterlockd.model.histogram import Histogram
 from letterlockd.store.limits import (
     check_key,
     check_limit,
@@ -39,6 +41,7 @@ from letterlockd.store.port import (
     Outcome,
     Put,
     Record,
+    StoreFull,
     StoreUnavailable,
     Swept,
     Table,
@@ -47,6 +50,9 @@ from letterlockd.store.port import (
 __all__ = ["LmdbStore", "Migration"]
 
 _MIN_MAP_BYTES = 1024 * 1024
+_PROOF = "proof"
+"""A sequence whose numbers nobody uses."""
+
 _SCAN_STEP = 500
 """Records that a scan reads before it lets the event loop run."""
 
@@ -72,6 +78,10 @@ class LmdbStore:
         self._reader = reader
         self._tables = tables
         self._lock = lock
+        self._answered = 0
+        self._refused = 0
+        self.commit_times = Histogram()
+        """How long calls of `commit` took, the wait for room included."""
 
     @classmethod
     async def open(
@@ -144,7 +154,10 @@ class LmdbStore:
             self._link.check_open()
             return []
         body = [_encoded(commit) for commit in commits]
-        answers = await self._link.ask(COMMIT, body, commits=len(commits), size=size)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        answers = await self._write(COMMIT, body, commits=len(commits), size=size)
+        self.commit_times.observe(loop.time() - began)
         return [None if answer is None else self._conflict(*answer) for answer in answers]
 
     async def get(self, table: Table, key: bytes) -> Record | None:
@@ -209,7 +222,19 @@ class LmdbStore:
     async def reserve(self, name: str, count: int) -> int:
         """As the port says; the first number is 1."""
         check_sequence(name, count)
-        return int(await self._link.ask(RESERVE, (name, count), commits=1, size=0))
+        return int(await self._write(RESERVE, (name, count), commits=1, size=0))
+
+    def writer(self) -> Reading:
+        """Whether the committer writes: sweeps are no proof, they may have nothing to write."""
+        return Reading(self._link.open_calls, self._answered)
+
+    def space(self) -> Reading:
+        """Whether there is room for what adds."""
+        return Reading(0, 0, self._refused)
+
+    async def prove(self) -> None:
+        """Write something small, durably. Raises what `reserve` does."""
+        await self.reserve(_PROOF, 1)
 
     async def aclose(self) -> None:
         """As the port says; the folder is free for another daemon afterwards. Idempotent."""
@@ -218,6 +243,16 @@ class LmdbStore:
             self._reader.close()
             os.close(self._lock)
             self._lock = -1
+
+    async def _write(self, kind: int, body: object, *, commits: int, size: int) -> Any:
+        try:
+            answer = await self._link.ask(kind, body, commits=commits, size=size)
+        except StoreFull:
+            self._answered += 1
+            self._refused += 1
+            raise
+        self._answered += 1
+        return answer
 
     def _check_readable(self, table: Table) -> None:
         self._link.check_open()

@@ -85,6 +85,11 @@ class CommitterLink(asyncio.SubprocessProtocol):
         """Process id of the committer."""
         return self._transport.get_pid()
 
+    @property
+    def open_calls(self) -> int:
+        """Requests that are not answered yet, those that wait to be sent included."""
+        return self._open_calls
+
     def check_open(self) -> None:
         """Raise `StoreUnavailable` after a failure, or when closing."""
         if self._ended.done() and (failure := self._ended.result()) is not None:
