@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,28 @@ async def test_a_store_at_its_limit_refuses_whole_calls_and_takes_more_after_a_s
             assert await store.commit([[again]]) == [None]
     assert verify(tmp_path).differences == []
     assert (tmp_path / "data.mdb").stat().st_size <= 3 * MIB
+
+
+async def test_its_readings_tell_of_a_full_store_and_of_a_writer_that_stands_still(
+    tmp_path: Path,
+) -> None:
+    async with opened(tmp_path, map_size=MIB, max_size_bytes=2 * MIB) as store:
+        passed = store.writer().passed
+        await store.prove()
+        assert store.writer() == (0, passed + 1, 0)
+        assert sum(store.commit_times.counts) == 0
+        await _fill(store)
+        assert store.space() == (0, 0, 1)
+        os.kill(store.committer_pid, signal.SIGSTOP)
+        probe = asyncio.create_task(store.prove())
+        await settle()
+        before = store.writer()
+        assert before.waiting == 1
+        os.kill(store.committer_pid, signal.SIGCONT)
+        with suppress(StoreFull):  # it is small, and may fit
+            await probe
+        after = store.writer()
+        assert (after.waiting, after.passed) == (0, before.passed + 1)
 
 
 async def test_calls_wait_when_the_queue_is_full(
