@@ -1,6 +1,6 @@
 """The sweeper: what is due dies, in bounded steps between other work (I4).
 
-    sweep a step of each store ──more due?──▶ again at once
+    sweep a step of each store ──more due?──▶ rest, again
              │ none
              ▼
     forget day keys that are over, sleep `interval_seconds`, again
@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from letterlockd.clock import Clock
+from letterlockd.pace import STEP, Pace
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.store.port import Store, StoreFull, Table
 
@@ -44,7 +45,7 @@ class Sweeper:
         clock: Clock,
         *,
         interval_seconds: float,
-        limit_per_step: int = 1_000,
+        limit_per_step: int = STEP,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._duties = duties
@@ -53,6 +54,7 @@ class Sweeper:
         self._interval = interval_seconds
         self._limit = limit_per_step
         self._sleep = sleep
+        self._pace = Pace(clock, sleep)
         self.removed: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -75,7 +77,8 @@ class Sweeper:
     async def _perform(self, duty: Duty, now_ms: int) -> None:
         more = True
         while more:
+            self._pace.begin()
             swept = await duty.store.sweep(now_ms, limit=self._limit, keep=duty.keep)
             self.removed.update(dict(swept.removed))
-            more = swept.more
-            await asyncio.sleep(0)
+            if more := swept.more:
+                await self._pace.rest()

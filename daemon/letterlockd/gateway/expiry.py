@@ -24,6 +24,7 @@ from letterlockd.gateway.progress import Progress
 from letterlockd.gateway.sending import Sending
 from letterlockd.gateway.tables import ASKED, HELD, MESSAGES, OUTBOX, account_of, pseudonym_part
 from letterlockd.model.ids import CONVERSATION_BYTES, ConversationId, MessageId
+from letterlockd.pace import STEP, Pace
 from letterlockd.records.v1.gateway_pb2 import AskedRecord, MessageRecord, OutboxRecord
 from letterlockd.records.v1.inbox_pb2 import StoredEvent, StoredUndecryptable
 from letterlockd.sealing.keyring import DAY_MS
@@ -65,6 +66,7 @@ class Expiry:
         self._clock = clock
         self._counters = counters
         self._seconds = seconds
+        self._pace = Pace(clock)
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -81,7 +83,7 @@ class Expiry:
         for key, record in await self._store.due(HELD, now_ms, limit=_MAX_HELD_DUE):
             await self._expire_held(key, OutboxRecord.FromString(record.value))
         while await self._bury(now_ms):
-            pass
+            await self._pace.rest()
         for key, record in await self._store.due(ASKED, now_ms, limit=_MAX_DUE):
             await self._give_up(key, record, now_ms)
 
@@ -124,7 +126,8 @@ class Expiry:
 
     async def _bury(self, now_ms: int) -> bool:
         """A step of the message records that are due; True when there may be more."""
-        due = await self._store.due(MESSAGES, now_ms, limit=_MAX_DUE)
+        self._pace.begin()
+        due = await self._store.due(MESSAGES, now_ms, limit=STEP)
         if not due:
             return False
         await self._tell([entry for entry in due if _undelivered(entry[1])])
@@ -132,7 +135,7 @@ class Expiry:
             await self._store.commit([[Delete(MESSAGES, key) for key, _ in due]])
         except StoreFull:
             return False  # the next look tries again
-        return len(due) == _MAX_DUE
+        return len(due) == STEP
 
     async def _tell(self, due: list[tuple[bytes, Record]]) -> None:
         advances = []

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from letterlockd.pace import STEP
+
 __all__ = ["DAY_MS", "MINUTE_MS", "Rate", "RelaySettings"]
 
 MINUTE_MS = 60_000
@@ -83,4 +85,4 @@ class RelaySettings:
     cached_buckets: int = 50_000
 
     sweep_seconds: float = 1.0
-    sweep_records: int = 1_000
+    sweep_records: int = STEP

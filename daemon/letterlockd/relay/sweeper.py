@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from letterlock.relay.v1.mailbox_pb2 import Receipt
 
 from letterlockd.clock import Clock
+from letterlockd.pace import Pace
 from letterlockd.records.v1.relay_pb2 import Purge
 from letterlockd.relay.items import read_row
 from letterlockd.relay.journal import Journal
@@ -47,6 +48,7 @@ class Sweeper:
         self._switchboard = switchboard
         self._clock = clock
         self._settings = settings
+        self._pace = Pace(clock)
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -70,11 +72,22 @@ class Sweeper:
 
     async def expire(self) -> None:
         """Remove everything that is due now."""
-        now_ms, limit = self._clock.now_ms(), self._settings.sweep_records
-        while due := await self._store.due(MAILBOXES, now_ms, limit=limit):
+        now_ms = self._clock.now_ms()
+        while due := await self._due(now_ms):
             await self._bury(Receipt.KIND_EXPIRED, [key for key, _ in due])
-        while (await self._store.sweep(now_ms, limit=limit, keep=_KEPT)).more:
-            pass
+            await self._pace.rest()
+        while await self._sweep(now_ms):
+            await self._pace.rest()
+
+    async def _due(self, now_ms: int) -> list[tuple[bytes, Record]]:
+        self._pace.begin()
+        return await self._store.due(MAILBOXES, now_ms, limit=self._settings.sweep_records)
+
+    async def _sweep(self, now_ms: int) -> bool:
+        """A step; True when there may be more."""
+        self._pace.begin()
+        limit = self._settings.sweep_records
+        return (await self._store.sweep(now_ms, limit=limit, keep=_KEPT)).more
 
     async def purge(self) -> None:
         """Finish all removals."""
