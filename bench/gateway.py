@@ -36,6 +36,7 @@ from letterlockd.gateway.settings import GatewaySettings
 from letterlockd.model.ids import AccountId
 from letterlockd.model.sender import Sender
 from letterlockd.sealing import keyring
+from letterlockd.sealing.deletions import DELETIONS
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.sealing.provider import FileKeyProvider
 from letterlockd.store.history import HISTORY, History
@@ -198,7 +199,7 @@ async def run(arguments: argparse.Namespace, folder: Path) -> None:
 async def _open_store(kind: str, folder: Path) -> Store:
     if kind == "memory":
         return gateway_store()
-    all_tables = [*tables.TABLES, *INBOX_TABLES, *keyring.TABLES, HISTORY]
+    all_tables = [*tables.TABLES, *INBOX_TABLES, *keyring.TABLES, HISTORY, DELETIONS]
     return await LmdbStore.open(folder / "store", all_tables, kind="gateway", schema_version=1)
 
 

@@ -42,6 +42,7 @@ from letterlockd.rpc.relay_keys import KeysServicer
 from letterlockd.rpc.relay_mailbox import MailboxServicer, add_mailbox_servicer
 from letterlockd.rpc.server import OPEN_METHODS
 from letterlockd.sealing import keyring
+from letterlockd.sealing.deletions import DELETIONS
 from letterlockd.sealing.provider import FileKeyProvider
 from letterlockd.store.lmdb.front import LmdbStore
 
@@ -75,7 +76,7 @@ async def serve(folder: Path) -> None:
     from letterlockd.relay.senders import FolderSender
 
     store = await LmdbStore.open(
-        folder / "relay", [*TABLES, *keyring.TABLES], kind="relay", schema_version=1
+        folder / "relay", [*TABLES, *keyring.TABLES, DELETIONS], kind="relay", schema_version=1
     )
     clock = SystemClock()
     keys = await keyring.Keyring.open(store, FileKeyProvider(folder / "master.key"), clock)

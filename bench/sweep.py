@@ -21,6 +21,10 @@ from pathlib import Path
 import uvloop
 from letterlockd.clock import SystemClock
 from letterlockd.housekeeping import Duty, Sweeper
+from letterlockd.sealing import keyring
+from letterlockd.sealing.deletions import DELETIONS, Deletions
+from letterlockd.sealing.keyring import Keyring
+from letterlockd.sealing.provider import FileKeyProvider
 from letterlockd.store.lmdb.front import LmdbStore
 from letterlockd.store.port import Put
 
@@ -82,9 +86,13 @@ async def swept_stream(
 
 async def run(options: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
     clock = SystemClock()
-    store = await LmdbStore.open(folder, TABLES, kind="bench", schema_version=1)
+    store = await LmdbStore.open(
+        folder, [*TABLES, *keyring.TABLES, DELETIONS], kind="bench", schema_version=1
+    )
     await fill(store, options.records, clock.now_ms())
-    sweeper = Sweeper([Duty(store)], [], clock, interval_seconds=1, **options.bounds)
+    keys = await Keyring.open(store, FileKeyProvider(folder.parent / "master.key"), clock)
+    duty = Duty(store, await Deletions.open(store, keys))
+    sweeper = Sweeper([duty], [keys], clock, interval_seconds=1, **options.bounds)
     os.sync()  # or the first round would wait for what the filling left to be written
     quiet: list[list[float]] = []
     busy: list[list[float]] = []

@@ -266,6 +266,21 @@ def restore_command(loaded: Loaded, forwarded: list[str], source: Path) -> None:
         click.echo(f"{stored.store}: as of {made.made_at}, needs master key {stored.master_key_id}")
 
 
+@main.command("deletions")
+@_settings
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def deletions_command(loaded: Loaded, forwarded: list[str], as_json: bool) -> None:
+    """List what was removed because its time was over: what, when and how many, never whose.
+    `verify` checks that nobody has changed the list."""
+    from letterlockd.app.deletions import deleted_hours
+
+    found = deleted_hours(loaded.settings.data_folder)
+    if as_json:
+        click.echo(json.dumps([hour.as_json() for hour in found], indent=2))
+    for hour in () if as_json else found:
+        click.echo(hour.line())
+
+
 @main.command("verify")
 @_settings
 @click.option("--backup", type=click.Path(path_type=Path), help="Look at this backup instead.")

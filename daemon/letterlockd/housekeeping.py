@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from letterlockd.clock import Clock
 from letterlockd.pace import STEP, Pace
+from letterlockd.sealing.deletions import Deletions
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.store.port import Store, StoreFull, Table
 
@@ -25,9 +26,11 @@ __all__ = ["Duty", "Sweeper"]
 
 
 class Duty(NamedTuple):
-    """A store to sweep, except the tables in `keep`, whose owners delete what is `due` there."""
+    """A store to sweep, with its record of deletions, except the tables in `keep`, whose owners
+    delete what is `due` there."""
 
     store: Store
+    deletions: Deletions
     keep: frozenset[Table] = frozenset()
 
 
@@ -80,5 +83,7 @@ class Sweeper:
             self._pace.begin()
             swept = await duty.store.sweep(now_ms, limit=self._limit, keep=duty.keep)
             self.removed.update(dict(swept.removed))
+            duty.deletions.note(swept.removed)
             if more := swept.more:
                 await self._pace.rest()
+        await duty.deletions.write(now_ms)

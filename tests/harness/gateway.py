@@ -29,6 +29,7 @@ from letterlockd.model.sender import Sender
 from letterlockd.records.v1 import jobs_pb2
 from letterlockd.records.v1.inbox_pb2 import StoredEvent
 from letterlockd.sealing import keyring
+from letterlockd.sealing.deletions import DELETIONS
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.sealing.provider import FileKeyProvider
 from letterlockd.store.history import HISTORY, History
@@ -48,7 +49,7 @@ class GatewayStore(MemoryStore):
     """Counts the commits that were refused because the disk is full."""
 
     def __init__(self) -> None:
-        super().__init__([*tables.TABLES, *INBOX_TABLES, *keyring.TABLES, HISTORY])
+        super().__init__([*tables.TABLES, *INBOX_TABLES, *keyring.TABLES, HISTORY, DELETIONS])
         self.refused = 0
 
     async def commit(self, commits: Sequence[Commit]) -> list[Outcome]:

@@ -30,6 +30,7 @@ from letterlockd.rpc.relay_keys import KeysServicer
 from letterlockd.rpc.relay_mailbox import MailboxServicer, add_mailbox_servicer
 from letterlockd.rpc.server import OPEN_METHODS
 from letterlockd.sealing import keyring
+from letterlockd.sealing.deletions import DELETIONS
 from letterlockd.sealing.provider import FileKeyProvider
 from letterlockd.store.memory import MemoryStore
 from letterlockd.store.port import Store
@@ -48,7 +49,7 @@ BUSINESS_NUMBER = "+4930123456"
 
 
 def memory_store() -> MemoryStore:
-    return MemoryStore([*TABLES, *keyring.TABLES])
+    return MemoryStore([*TABLES, *keyring.TABLES, DELETIONS])
 
 
 class Outbox:

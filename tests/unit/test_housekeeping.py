@@ -7,16 +7,22 @@ from pathlib import Path
 
 import pytest
 from letterlockd.housekeeping import Duty, Sweeper
+from letterlockd.records.v1.deletions_pb2 import DeletionRecord
+from letterlockd.sealing.deletions import DELETIONS, Deletions
 from letterlockd.sealing.errors import KeyDestroyed
 from letterlockd.sealing.keyring import DAY_KEYS, DAY_MS, TABLES, Keyring
 from letterlockd.sealing.provider import FileKeyProvider
 from letterlockd.store.memory import MemoryStore
-from letterlockd.store.port import Put, StoreFull, StoreUnavailable, Swept, Table
+from letterlockd.store.port import Put, Store, StoreFull, StoreUnavailable, Swept, Table
 
 from tests.harness.clock import FakeClock, settle
 
 LETTERS = Table("letters", 10, expires=True)
 START_MS = 20_000 * DAY_MS
+
+
+def _duty(store: Store, keep: frozenset[Table] = frozenset()) -> Duty:
+    return Duty(store, Deletions(store, bytes(32), 0, DeletionRecord()), keep)
 
 
 @asynccontextmanager
@@ -30,11 +36,11 @@ async def _running(sweeper: Sweeper) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def test_it_sweeps_in_steps_until_nothing_is_due_and_again_at_each_interval() -> None:
-    clock, store = FakeClock(START_MS), MemoryStore([LETTERS])
+    clock, store = FakeClock(START_MS), MemoryStore([LETTERS, DELETIONS])
     due = [Put(LETTERS, b"%d" % number, b"", START_MS + number // 5) for number in range(10)]
     await store.commit([due])
     sweeper = Sweeper(
-        [Duty(store)], [], clock, interval_seconds=1, limit_per_step=2, sleep=clock.sleep
+        [_duty(store)], [], clock, interval_seconds=1, limit_per_step=2, sleep=clock.sleep
     )
     async with _running(sweeper):
         assert await store.count(LETTERS) == 5
@@ -46,10 +52,10 @@ async def test_it_sweeps_in_steps_until_nothing_is_due_and_again_at_each_interva
 
 
 async def test_ended_day_keys_leave_store_and_memory(tmp_path: Path) -> None:
-    clock, store = FakeClock(START_MS), MemoryStore(TABLES)
+    clock, store = FakeClock(START_MS), MemoryStore([*TABLES, DELETIONS])
     ring = await Keyring.open(store, FileKeyProvider(tmp_path / "key"), clock)
     day_key = await ring.day_key(b"", START_MS)
-    sweeper = Sweeper([Duty(store)], [ring], clock, interval_seconds=60, sleep=clock.sleep)
+    sweeper = Sweeper([_duty(store)], [ring], clock, interval_seconds=60, sleep=clock.sleep)
     async with _running(sweeper):
         await clock.advance(DAY_MS)
         assert sweeper.removed == {"day-keys": 1}
@@ -60,7 +66,7 @@ async def test_ended_day_keys_leave_store_and_memory(tmp_path: Path) -> None:
 
 class _FullOnce(MemoryStore):
     def __init__(self) -> None:
-        super().__init__([LETTERS])
+        super().__init__([LETTERS, DELETIONS])
         self.refusals = 1
 
     async def sweep(
@@ -73,10 +79,10 @@ class _FullOnce(MemoryStore):
 
 
 async def test_a_full_store_does_not_stop_the_others_and_is_tried_again() -> None:
-    clock, full, other = FakeClock(START_MS), _FullOnce(), MemoryStore([LETTERS])
+    clock, full, other = FakeClock(START_MS), _FullOnce(), MemoryStore([LETTERS, DELETIONS])
     for store in (full, other):
         await store.commit([[Put(LETTERS, b"k", b"", START_MS)]])
-    duties = [Duty(full), Duty(other)]
+    duties = [_duty(full), _duty(other)]
     async with _running(Sweeper(duties, [], clock, interval_seconds=1, sleep=clock.sleep)):
         assert (await full.count(LETTERS), await other.count(LETTERS)) == (1, 0)
         await clock.advance(1_000)
@@ -84,16 +90,16 @@ async def test_a_full_store_does_not_stop_the_others_and_is_tried_again() -> Non
 
 
 async def test_kept_tables_are_left_to_their_owners() -> None:
-    clock, store = FakeClock(START_MS), MemoryStore([LETTERS, *TABLES])
+    clock, store = FakeClock(START_MS), MemoryStore([LETTERS, *TABLES, DELETIONS])
     await store.commit([[Put(table, b"k", b"", START_MS) for table in (LETTERS, DAY_KEYS)]])
-    duty = Duty(store, frozenset({LETTERS}))
+    duty = _duty(store, frozenset({LETTERS}))
     sweeper = Sweeper([duty], [], clock, interval_seconds=1, limit_per_step=1, sleep=clock.sleep)
     await sweeper.sweep_all()
     assert sweeper.removed == {"day-keys": 1}
 
 
 async def test_a_lost_store_ends_the_task() -> None:
-    clock, store = FakeClock(START_MS), MemoryStore([LETTERS])
+    clock, store = FakeClock(START_MS), MemoryStore([LETTERS, DELETIONS])
     store.lose()
     with pytest.raises(StoreUnavailable):
-        await Sweeper([Duty(store)], [], clock, interval_seconds=1, sleep=clock.sleep).run()
+        await Sweeper([_duty(store)], [], clock, interval_seconds=1, sleep=clock.sleep).run()

@@ -33,6 +33,7 @@ from letterlockd.rpc.messaging import Messaging, add_messaging_servicer
 from letterlockd.rpc.receiving import ReceivingServicer
 from letterlockd.rpc.server import RpcServer, Service
 from letterlockd.rpc.tls import TlsFault
+from letterlockd.sealing.deletions import Deletions
 from letterlockd.sealing.keyring import DAY_MS, Keyring
 from letterlockd.sealing.rotation import MasterRotation, open_master_keys
 from letterlockd.settings import Settings
@@ -70,6 +71,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     store = await open_store(settings, "gateway", [*tables.TABLES, *INBOX_TABLES], opened)
     history = await History.open(store, lambda: store.position)
     keyring = await Keyring.open(store, provider, clock, former=former)
+    book_deletions = await Deletions.open(books, book_keys)
     inbox = await Inbox.open(store, clock)
     pool = await opened.enter_async_context(WorkerPool(settings.gateway.workers))
     gateway = await opened.enter_async_context(
@@ -91,7 +93,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     receptions, handover = Receptions(store, inbox, clock), Handover(keyring)
     messaging = Messaging(registry, gateway.outbound, receptions, handover)
     sweeper = Sweeper(
-        [Duty(store, keep=expiry.KEPT), Duty(books)],
+        [Duty(store, gateway.deletions, keep=expiry.KEPT), Duty(books, book_deletions)],
         [keyring, book_keys],
         clock,
         interval_seconds=settings.store.sweep_seconds,

@@ -13,6 +13,7 @@ from letterlockd.layout import Layout
 from letterlockd.rpc.server import Limits
 from letterlockd.rpc.tls import ServerIdentity, local_identity, own_identity
 from letterlockd.sealing import keyring
+from letterlockd.sealing.deletions import DELETIONS
 from letterlockd.sealing.protection import Command, Passphrase, Protections
 from letterlockd.settings import Settings
 from letterlockd.store.history import HISTORY
@@ -58,7 +59,7 @@ async def open_store(
         )
     store = await LmdbStore.open(
         Layout(settings.data_folder).data / name,
-        [*tables, *keyring.TABLES, HISTORY],
+        [*tables, *keyring.TABLES, HISTORY, DELETIONS],
         kind=name,
         schema_version=SCHEMA_VERSION,
         migrations=MIGRATIONS,

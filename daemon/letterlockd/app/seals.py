@@ -3,7 +3,7 @@
     gateway    identities, pre-keys, conversations, content in outbox, held, messages and inbox
     registry   numbers of businesses
     relay      numbers of users and businesses
-    each       scope keys under the master key, day keys under scope keys
+    each       scope keys under the master key, day keys under scope keys, the record of deletions
 
 Rows without a seal are parsed. What is due may be gone while it is looked at, and is left out.
 """
@@ -26,6 +26,7 @@ from letterlockd.registry import senders as registry_senders
 from letterlockd.registry import tables as registry
 from letterlockd.relay import numbers as relay_numbers
 from letterlockd.relay import tables as relay
+from letterlockd.sealing.deletions import DELETIONS, Chain, deletions_key
 from letterlockd.sealing.errors import KeyDestroyed, SealBroken
 from letterlockd.sealing.keyring import DAY_KEYS, SCOPE_KEYS, Keyring
 from letterlockd.sealing.provider import KeyProvider
@@ -140,11 +141,13 @@ class _Openers:
     def __init__(self, reader: Reader, keyring: Keyring) -> None:
         self._reader = reader
         self._keyring = keyring
+        self._deletions: Chain | None = None
 
     def by_table(self) -> Mapping[Table, _Open]:
         """How each table's rows are opened; tables whose values say nothing are not in it."""
         return {
             SCOPE_KEYS: self._scope_key,
+            DELETIONS: self._deletion,
             DAY_KEYS: self._day_key,
             gateway.NUMBERS: self._number,
             gateway.PRE_KEYS: self._pre_key,
@@ -171,6 +174,11 @@ class _Openers:
 
     async def _day_key(self, key: bytes, record: Record) -> None:
         await self._keyring.day_key(key[1:-4], record.expires_at_ms - 1)
+
+    async def _deletion(self, key: bytes, record: Record) -> None:
+        if self._deletions is None:
+            self._deletions = Chain(await deletions_key(self._keyring))
+        self._deletions.opened(key, record.value)
 
     async def _number(self, key: bytes, record: Record) -> None:
         number = gateway_pb2.NumberRecord.FromString(record.value)

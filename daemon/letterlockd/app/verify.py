@@ -28,6 +28,7 @@ from letterlockd.gateway.tables import OUTBOX
 from letterlockd.layout import Layout
 from letterlockd.relay.tables import MAILBOXES
 from letterlockd.sealing import keyring
+from letterlockd.sealing.deletions import DELETIONS
 from letterlockd.sealing.rotation import open_master_keys
 from letterlockd.settings import Settings
 from letterlockd.store.history import HISTORY
@@ -92,7 +93,7 @@ def verify_all(
 def verify_one(settings: Settings, stores: Path, name: str, *, seals: bool) -> StoreReport:
     """One store of `stores`, in this process, with the master key of the settings' data folder.
     Raises `EnvironmentFault`."""
-    tables = [*keyring.TABLES, *STORES[name], HISTORY]
+    tables = [*keyring.TABLES, *STORES[name], HISTORY, DELETIONS]
     folder = stores / name
     try:
         found = verify(folder, limit=_LIMIT)

@@ -27,6 +27,7 @@ from letterlockd.model.ids import CONVERSATION_BYTES, ConversationId, MessageId
 from letterlockd.pace import STEP, Pace
 from letterlockd.records.v1.gateway_pb2 import AskedRecord, MessageRecord, OutboxRecord
 from letterlockd.records.v1.inbox_pb2 import StoredEvent, StoredUndecryptable
+from letterlockd.sealing.deletions import Deletions
 from letterlockd.sealing.keyring import DAY_MS
 from letterlockd.store.port import Check, Delete, Record, Store, StoreFull
 
@@ -55,6 +56,7 @@ class Expiry:
         inbox: Inbox,
         clock: Clock,
         counters: Counters,
+        deletions: Deletions,
         *,
         seconds: float,
     ) -> None:
@@ -65,6 +67,7 @@ class Expiry:
         self._inbox = inbox
         self._clock = clock
         self._counters = counters
+        self._deletions = deletions
         self._seconds = seconds
         self._pace = Pace(clock)
 
@@ -79,7 +82,8 @@ class Expiry:
         now_ms = self._clock.now_ms()
         for key, record in await self._store.due(OUTBOX, now_ms, limit=_MAX_DUE):
             row = OutboxRow(int.from_bytes(key, "big"), OutboxRecord.FromString(record.value))
-            self._sending.expire(row)
+            if self._sending.expire(row):
+                self._deletions.note([(OUTBOX.name, 1)])
         for key, record in await self._store.due(HELD, now_ms, limit=_MAX_HELD_DUE):
             await self._expire_held(key, OutboxRecord.FromString(record.value))
         while await self._bury(now_ms):
@@ -114,6 +118,7 @@ class Expiry:
             return
         staged.committed()
         self._counters.not_healed += 1
+        self._deletions.note([(ASKED.name, 1)])
 
     async def _expire_held(self, key: bytes, record: OutboxRecord) -> None:
         news = _expired(record.message_id, record.conversation, messaging_pb2.HOP_GATEWAY)
@@ -121,6 +126,7 @@ class Expiry:
         try:
             if await self._progress.record_with([news], gone) is None:
                 self._held.removed()
+                self._deletions.note([(HELD.name, 1)])
         except StoreFull:
             return  # the next look tries again
 
@@ -135,6 +141,7 @@ class Expiry:
             await self._store.commit([[Delete(MESSAGES, key) for key, _ in due]])
         except StoreFull:
             return False  # the next look tries again
+        self._deletions.note([(MESSAGES.name, len(due))])
         return len(due) == STEP
 
     async def _tell(self, due: list[tuple[bytes, Record]]) -> None:

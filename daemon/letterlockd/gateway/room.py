@@ -47,6 +47,7 @@ from letterlockd.gateway.sending import Sending
 from letterlockd.gateway.settings import GatewaySettings
 from letterlockd.gateway.user_identities import UserIdentities
 from letterlockd.legs import Reading
+from letterlockd.sealing.deletions import Deletions
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.store.history import History
 from letterlockd.store.port import Store
@@ -75,8 +76,10 @@ class Gateway:
         random: Callable[[int], bytes],
         settings: GatewaySettings,
         history: History,
+        deletions: Deletions,
     ) -> None:
         self.counters = counters = Counters()
+        self.deletions = deletions
         self.outbox = outbox
         self.held = held
         self.inbox = inbox
@@ -217,6 +220,7 @@ class Gateway:
             inbox,
             clock,
             counters,
+            deletions,
             seconds=settings.expiry_seconds,
         )
 
@@ -256,6 +260,7 @@ class Gateway:
                 random=random,
                 settings=settings,
                 history=history,
+                deletions=await Deletions.open(store, keyring),
             )
             async with gateway._running():
                 yield gateway

@@ -36,6 +36,7 @@ from letterlockd.relay.sweeper import Sweeper
 from letterlockd.relay.switchboard import Switchboard
 from letterlockd.relay.usage import Usage
 from letterlockd.relay.verification import Verifications, VerificationSender
+from letterlockd.sealing.deletions import Deletions
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.store.port import Store, StoreUnavailable
 
@@ -55,6 +56,7 @@ class Relay:
         gateways: Mapping[str, str],
         pasts: Pasts,
         verification: VerificationSender,
+        deletions: Deletions,
     ) -> None:
         self.settings = settings
         self._pasts = pasts
@@ -102,7 +104,7 @@ class Relay:
             settings,
         )
         self.devices = Devices(store, self.directory, clock, random, settings)
-        self.sweeper = Sweeper(store, self._journal, self.switchboard, clock, settings)
+        self.sweeper = Sweeper(store, self._journal, self.switchboard, deletions, clock, settings)
         self._failure: LetterlockError | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -123,7 +125,8 @@ class Relay:
         """
         vault = await NumberVault.open(keyring, random)
         pasts = await Pasts.open(store, sorted(gateways))
-        relay = cls(store, vault, clock, random, settings, gateways, pasts, verification)
+        deletions = await Deletions.open(store, keyring)
+        relay = cls(store, vault, clock, random, settings, gateways, pasts, verification, deletions)
         await relay._ids.ensure(1)
         relay._task = asyncio.create_task(relay._run(), name="relay")
         return relay

@@ -24,6 +24,7 @@ from letterlockd.relay.receipts import Died, Kind
 from letterlockd.relay.settings import RelaySettings
 from letterlockd.relay.switchboard import Switchboard
 from letterlockd.relay.tables import MAILBOXES, PRE_KEYS, PURGES, item_id_of, mailbox_prefix
+from letterlockd.sealing.deletions import Deletions
 from letterlockd.store.port import Delete, Record, Store, StoreFull
 
 __all__ = ["Sweeper"]
@@ -40,12 +41,14 @@ class Sweeper:
         store: Store,
         journal: Journal,
         switchboard: Switchboard,
+        deletions: Deletions,
         clock: Clock,
         settings: RelaySettings,
     ) -> None:
         self._store = store
         self._journal = journal
         self._switchboard = switchboard
+        self._deletions = deletions
         self._clock = clock
         self._settings = settings
         self._pace = Pace(clock)
@@ -75,9 +78,11 @@ class Sweeper:
         now_ms = self._clock.now_ms()
         while due := await self._due(now_ms):
             await self._bury(Receipt.KIND_EXPIRED, [key for key, _ in due])
+            self._deletions.note([(MAILBOXES.name, len(due))])
             await self._pace.rest()
         while await self._sweep(now_ms):
             await self._pace.rest()
+        await self._deletions.write(now_ms)
 
     async def _due(self, now_ms: int) -> list[tuple[bytes, Record]]:
         self._pace.begin()
@@ -87,7 +92,9 @@ class Sweeper:
         """A step; True when there may be more."""
         self._pace.begin()
         limit = self._settings.sweep_records
-        return (await self._store.sweep(now_ms, limit=limit, keep=_KEPT)).more
+        swept = await self._store.sweep(now_ms, limit=limit, keep=_KEPT)
+        self._deletions.note(swept.removed)
+        return swept.more
 
     async def purge(self) -> None:
         """Finish all removals."""

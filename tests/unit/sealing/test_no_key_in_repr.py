@@ -8,6 +8,8 @@ import pkgutil
 from pathlib import Path
 
 import letterlockd.sealing
+from letterlockd.records.v1.deletions_pb2 import DeletionRecord
+from letterlockd.sealing.deletions import Chain, Deletions
 from letterlockd.sealing.errors import KeyDestroyed, MasterKeyFault, SealBroken
 from letterlockd.sealing.keyring import TABLES, DayKey, Keyring
 from letterlockd.sealing.protection import Command, Passphrase, Protections, _Protection
@@ -31,6 +33,8 @@ async def _secret_bearing(tmp_path: Path) -> dict[type, tuple[object, list[bytes
         DayKey: (day_key, [day_key.key]),
         Cipher: (Cipher(scope_key), [scope_key]),
         Deriver: (Deriver(scope_key), [scope_key]),
+        Chain: (Chain(scope_key), [scope_key]),
+        Deletions: (Deletions(MemoryStore([]), scope_key, 0, DeletionRecord()), [scope_key]),
     }
 
 
