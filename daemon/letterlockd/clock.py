@@ -13,6 +13,10 @@ class Clock(Protocol):
         """Milliseconds since 1970-01-01 UTC; may jump either way with the machine's clock."""
         ...
 
+    def now_ns(self) -> int:
+        """The same in nanoseconds, for what takes less than a millisecond."""
+        ...
+
     def monotonic(self) -> float:
         """Seconds from an arbitrary start; never goes back."""
         ...
@@ -24,6 +28,10 @@ class SystemClock:
     def now_ms(self) -> int:
         """Milliseconds since 1970-01-01 UTC."""
         return time.time_ns() // 1_000_000
+
+    def now_ns(self) -> int:
+        """Nanoseconds since 1970-01-01 UTC."""
+        return time.time_ns()
 
     def monotonic(self) -> float:
         """Seconds from an arbitrary start."""

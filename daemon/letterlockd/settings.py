@@ -232,6 +232,25 @@ class LogSection(Section):
     )
 
 
+class TracesSection(Section):
+    """Traces of single messages, for OpenTelemetry. Needs letterlock[otel]."""
+
+    share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Of all messages, how many are traced: 0 none, 0.01 one in a hundred, 1 all.",
+    )
+    exporter: str = Field(
+        default="otlp",
+        pattern=r"^[a-z0-9_]{1,64}$",
+        description=(
+            "Where spans go: an installed exporter's name. Its address comes from OTEL_EXPORTER_… "
+            "in the environment."
+        ),
+    )
+
+
 class HealthSection(Section):
     """What the health service tells."""
 
@@ -289,6 +308,7 @@ class Settings(BaseSettings):
     keys: KeysSection = KeysSection.model_construct()
     log: LogSection = LogSection.model_construct()
     health: HealthSection = HealthSection.model_construct()
+    traces: TracesSection = TracesSection.model_construct()
     serve: ServeSection = ServeSection.model_construct()
 
     @classmethod

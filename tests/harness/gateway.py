@@ -35,6 +35,7 @@ from letterlockd.sealing.provider import FileKeyProvider
 from letterlockd.store.history import HISTORY, History
 from letterlockd.store.memory import MemoryStore
 from letterlockd.store.port import Commit, Outcome, Store, StoreFull
+from letterlockd.traces import Traces
 from letterlockd.uplink import open_channel
 from letterlockd.workers.execute import execute
 
@@ -234,6 +235,7 @@ class World:
         pool: LocalPool | None = None,
         settings: GatewaySettings | None = None,
         away: bool = False,
+        traces: Traces | None = None,
     ) -> AsyncIterator[Gateway]:
         """A running gateway; with `away` its relay cannot be reached."""
         store = store or gateway_store()
@@ -254,6 +256,7 @@ class World:
             random=secrets.token_bytes,
             settings=settings or GatewaySettings(expiry_seconds=3_600.0),
             history=await History.open(store, lambda: 0),
+            traces=traces,
         ) as gateway:
             yield gateway
 
@@ -306,10 +309,14 @@ async def reading(*devices: Device) -> AsyncIterator[list[Reader]]:
 
 
 @asynccontextmanager
-async def running_world(folder: Path, clock: Clock) -> AsyncIterator[World]:
+async def running_world(
+    folder: Path, clock: Clock, *, relay_traces: Traces | None = None
+) -> AsyncIterator[World]:
     async with (
         AsyncExitStack() as outer,
         AsyncExitStack() as stack,
     ):
-        relay = await outer.enter_async_context(running_relay(folder, memory_store(), clock))
+        relay = await outer.enter_async_context(
+            running_relay(folder, memory_store(), clock, traces=relay_traces)
+        )
         yield World(folder, clock, relay, stack)

@@ -34,6 +34,7 @@ from letterlockd.sealing.deletions import DELETIONS
 from letterlockd.sealing.provider import FileKeyProvider
 from letterlockd.store.memory import MemoryStore
 from letterlockd.store.port import Store
+from letterlockd.traces import Traces
 from tripleratchet import xeddsa
 from tripleratchet.keys import IdentityKeyPair
 
@@ -326,12 +327,13 @@ async def running_relay(
     clock: Clock,
     *,
     settings: RelaySettings | None = None,
+    traces: Traces | None = None,
 ) -> AsyncIterator[Running]:
     """A relay that serves on a socket in `folder`; the store stays open afterwards."""
     outbox = Outbox()
     keys = await keyring.Keyring.open(store, FileKeyProvider(folder / "master.key"), clock)
     relay = await Relay.open(
-        store, keys, clock, os.urandom, settings or RelaySettings(), GATEWAYS, outbox
+        store, keys, clock, os.urandom, settings or RelaySettings(), GATEWAYS, outbox, traces
     )
     gatekeeper = Gatekeeper(relay.authenticator, open_methods=OPEN_METHODS, max_calls=1_000)
     server = grpc.aio.server(interceptors=[gatekeeper])

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 from letterlock.v1 import businesses_pb2_grpc, identities_pb2_grpc, receiving_pb2_grpc
 
+from letterlockd.app.exporting import open_traces
 from letterlockd.app.parts import limits_of, open_store, protections_of, server_identity
 from letterlockd.app.watching import time_path, watch_gateway
 from letterlockd.clock import SystemClock
@@ -88,6 +89,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
             settings=_core_settings(settings),
             history=history,
             relay_address=settings.gateway.relay,
+            traces=await open_traces("gateway", settings, clock, opened),
         )
     )
     receptions, handover = Receptions(store, inbox, clock), Handover(keyring)

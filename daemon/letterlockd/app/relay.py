@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 from letterlock.relay.v1 import accounts_pb2_grpc, keys_pb2_grpc
 
+from letterlockd.app.exporting import open_traces
 from letterlockd.app.parts import (
     COMMIT_TIMES,
     limits_of,
@@ -64,6 +65,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         RelaySettings(),
         gateways,
         _verification_sender(settings, layout),
+        await open_traces("relay", settings, clock, opened),
     )
     opened.push_async_callback(relay.aclose)
     rotation = MasterRotation(key_file, protections, [keyring])

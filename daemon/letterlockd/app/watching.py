@@ -62,8 +62,8 @@ def watch_gateway(
 
 def time_path(counters: Counters, gateway: Gateway, store: LmdbStore, pool: WorkerPool) -> None:
     """Histograms of a message's way."""
-    tell, progress = counters.histogram, gateway.progress
-    tell("accept", "From a message's arrival to its durable acceptance.", progress.accept_times)
+    tell, milestones = counters.histogram, gateway.milestones
+    tell("accept", "From a message's arrival to its durable acceptance.", milestones.accept_times)
     tell("worker_job", "A ratchet worker's time for one batch.", pool.job_times)
     tell("commit", COMMIT_TIMES, store.commit_times)
     tell(
@@ -74,5 +74,5 @@ def time_path(counters: Counters, gateway: Gateway, store: LmdbStore, pool: Work
     tell(
         "delivery",
         "From a message's acceptance to the receipt of its device.",
-        progress.delivery_times,
+        milestones.delivery_times,
     )

@@ -107,6 +107,11 @@ class Draft:
         self._accepted: list[tuple[MessageId, Written]] = []
         self._staged: list[Staged] = []
 
+    @property
+    def accepted(self) -> list[MessageId]:
+        """The messages whose acceptance is in here."""
+        return [message_id for message_id, _ in self._accepted]
+
     def write(self, *operations: Put | Delete | Check) -> None:
         """Add to the transaction."""
         self._operations += operations

@@ -33,6 +33,7 @@ from letterlockd.model.ids import ID_BYTES, AccountId, MessageId, conversation_i
 from letterlockd.model.phone import check_e164
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.store.port import Store, StoreFull
+from letterlockd.traces import Traces
 
 __all__ = ["Inbound"]
 
@@ -85,7 +86,9 @@ class Inbound:
         keys_used: Callable[[AccountId, int, int], None],
         mending: Mending,
         healing: Healing,
+        traces: Traces | None = None,
     ) -> None:
+        self._traces = traces
         self._store = store
         self._keyring = keyring
         self._numbers = numbers
@@ -224,7 +227,15 @@ class Inbound:
                     Advance(MessageId(message_id), means[0], AccountId(sender), means[1])
                 )
         self._counters.malformed_items += len(receipts) - len(advances)
-        self._progress.record(advances, (), lambda: self._is_safe(place))
+        came_ns = 0 if self._traces is None else self._traces.now_ns()
+
+        def done() -> None:
+            self._is_safe(place)
+            if self._traces is not None:
+                ids = [advance.message_id for advance in advances]
+                self._traces.tell("receipt", ids, came_ns, self._traces.now_ns())
+
+        self._progress.record(advances, (), done)
 
     def _done(self, seen: bytes, place: _Place) -> None:
         work = self._in_hand.pop(seen)

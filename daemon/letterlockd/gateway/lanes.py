@@ -41,6 +41,7 @@ from letterlockd.store.port import (
     Store,
     StoreFull,
 )
+from letterlockd.traces import Traces
 from letterlockd.workers.outcome import WorkerLost
 
 __all__ = ["Desk", "Lane", "Lanes"]
@@ -72,6 +73,7 @@ class Desk:
     counters: Counters
     generation: int
     stale_session_ms: int
+    traces: Traces | None = None
 
 
 @dataclass(slots=True)
@@ -178,7 +180,10 @@ class Lane:
                 turns.append(turn)
         if not turns:
             return
+        times = [] if desk.traces is None else [desk.traces.now_ns()]
         await ask(desk.pool, desk.store, self._index, job, [turn.question for turn in turns])
+        if desk.traces is not None:
+            times.append(desk.traces.now_ns())
         commits = [_settled(turn, desk.inbox) for turn in turns]
         try:
             outcomes = await self._commit(turns, commits)
@@ -186,6 +191,8 @@ class Lane:
             for turn in turns:
                 turn.draft.aborted(desk.outbox)
             raise
+        if desk.traces is not None:
+            _trace(desk.traces, turns, outcomes, *times)
         for turn, outcome in zip(turns, outcomes, strict=True):
             if outcome is None:
                 self._conflicted.discard(turn.conversation)
@@ -269,6 +276,20 @@ class Lane:
             self._news.set()
         elif self._turns.idle:
             self._idle.set()
+
+
+def _trace(
+    traces: Traces,
+    turns: Sequence[_Turn],
+    outcomes: Sequence[Outcome],
+    asked_ns: int,
+    answered_ns: int,
+) -> None:
+    done_ns = traces.now_ns()
+    for turn, outcome in zip(turns, outcomes, strict=True):
+        if outcome is None:
+            traces.tell("encrypt", turn.draft.accepted, asked_ns, answered_ns)
+            traces.tell("commit", turn.draft.accepted, answered_ns, done_ns)
 
 
 def _begin(

@@ -24,14 +24,13 @@ from letterlock.v1 import messaging_pb2 as api
 from letterlockd import failpoints
 from letterlockd.clock import Clock
 from letterlockd.errors import LetterlockError
-from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.inbox import Inbox, Staged
+from letterlockd.gateway.milestones import Milestones
 from letterlockd.gateway.news import Advance, apply, fill_event
 from letterlockd.gateway.overtakable import Overtakable
 from letterlockd.gateway.recent import Recent, Written
 from letterlockd.gateway.statuses import Status
 from letterlockd.gateway.tables import MESSAGES, account_of, pseudonym_part
-from letterlockd.model.histogram import LONG_BUCKETS, Histogram
 from letterlockd.model.ids import AccountId, ConversationId, MessageId
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.records.v1 import inbox_pb2
@@ -57,8 +56,6 @@ _MAX_OVERTAKABLE = 8_192
 _MIN_EVENT_LIFE_MS = 24 * 3_600_000
 """A status that changes at the end of a message's life is still to be told. An event holds
 neither content nor number."""
-
-_DELIVERED = (api.MESSAGE_STATUS_DELIVERED, api.MESSAGE_STATUS_READ)
 
 
 @dataclass(slots=True)
@@ -89,15 +86,11 @@ class Progress:
     """Statuses of all sent messages. The queue is bounded by those who put: the relay's
     windows, and one group for each turn."""
 
-    def __init__(self, store: Store, inbox: Inbox, clock: Clock, counters: Counters) -> None:
+    def __init__(self, store: Store, inbox: Inbox, clock: Clock, milestones: Milestones) -> None:
         self._store = store
         self._inbox = inbox
         self._clock = clock
-        self._counters = counters
-        self.accept_times = Histogram()
-        """From a message's arrival to its durable acceptance."""
-        self.delivery_times = Histogram(LONG_BUCKETS)
-        """From acceptance to the receipt of the user's device."""
+        self._milestones = milestones
         self._recent = Recent()
         self._queue: deque[_Group] = deque()
         self._overtakable: Overtakable[_Group] = Overtakable(_MAX_OVERTAKABLE)
@@ -110,7 +103,7 @@ class Progress:
     def accepted(self, message_id: MessageId, written: Written) -> None:
         """A message's first record is durable: news about it need not read it back."""
         self._recent.keep(message_id, written)
-        self.accept_times.observe((self._clock.now_ms() - written.record.accept_ms) / 1_000)
+        self._milestones.accepted(message_id, written.record)
 
     def record(
         self,
@@ -231,7 +224,9 @@ class Progress:
             except BaseException:
                 _abort(batches)
                 raise
-            self._count(current)
+            for message_id, message in current.items():
+                if message.written.record.status != message.was:
+                    self._milestones.changed(message_id, message.written.record, message.was)
             return
 
     async def _commit(self, batches: Sequence[_Batch]) -> None:
@@ -314,21 +309,6 @@ class Progress:
             staged = self._inbox.stage(account, told.events, expires_at_ms=last_ms)
             batch.staged.append(staged)
             batch.operations += staged.changes
-
-    def _count(self, current: dict[MessageId, _Current]) -> None:
-        delivered_ms: list[int] = []
-        for message in current.values():
-            record = message.written.record
-            status = record.status
-            if status == message.was:
-                continue
-            if status in _DELIVERED and message.was not in _DELIVERED:
-                delivered_ms.append(record.update_ms - record.accept_ms)
-            reached_relay = api.MESSAGE_STATUS_SENT <= status <= api.MESSAGE_STATUS_READ
-            self._counters.sent += message.was == api.MESSAGE_STATUS_ACCEPTED and reached_relay
-            self._counters.failed += status == api.MESSAGE_STATUS_FAILED
-            self._counters.expired += status == api.MESSAGE_STATUS_EXPIRED
-        self.delivery_times.observe_ms(delivered_ms)
 
 
 def _ids_of(groups: Iterable[_Group]) -> set[MessageId]:

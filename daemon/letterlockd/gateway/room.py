@@ -33,6 +33,7 @@ from letterlockd.gateway.inbound import Inbound
 from letterlockd.gateway.inbox import Inbox
 from letterlockd.gateway.incoming import Mending
 from letterlockd.gateway.lanes import Desk, Lanes
+from letterlockd.gateway.milestones import Milestones
 from letterlockd.gateway.numbers import NumberBook, SenderLookup
 from letterlockd.gateway.outbound import Outbound
 from letterlockd.gateway.outbox import Outbox
@@ -51,6 +52,7 @@ from letterlockd.sealing.deletions import Deletions
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.store.history import History
 from letterlockd.store.port import Store
+from letterlockd.traces import Traces
 from letterlockd.uplink import Answered, Uplink
 
 __all__ = ["Gateway"]
@@ -77,6 +79,7 @@ class Gateway:
         settings: GatewaySettings,
         history: History,
         deletions: Deletions,
+        traces: Traces | None,
     ) -> None:
         self.counters = counters = Counters()
         self.deletions = deletions
@@ -93,7 +96,8 @@ class Gateway:
         )
         numbers, contacts = NumberBook(store, keyring, senders), Contacts(store, clock)
         relay = self.uplink.calls
-        self.progress = Progress(store, inbox, clock, counters)
+        self.milestones = Milestones(clock, counters, traces)
+        self.progress = Progress(store, inbox, clock, self.milestones)
         desk = Desk(
             store,
             pool,
@@ -104,6 +108,7 @@ class Gateway:
             counters,
             generation=history.generation,
             stale_session_ms=settings.stale_session_ms,
+            traces=traces,
         )
         self.lanes = Lanes(desk, batch=settings.lane_batch)
         self.pre_keys = PreKeyStock(
@@ -174,6 +179,7 @@ class Gateway:
             max_unanswered=settings.max_unanswered,
             repair=self._repair.add,
             renew=self._repair.renew,
+            traces=traces,
         )
         self._repair.connect(self.sending)
         renewals = Renewals(clock)
@@ -202,6 +208,7 @@ class Gateway:
             keys_used=self.pre_keys.used,
             mending=Mending(outbox, renewals, random),
             healing=self._healing,
+            traces=traces,
         )
         self.removal = Removal(
             store=store,
@@ -241,6 +248,7 @@ class Gateway:
         settings: GatewaySettings,
         history: History,
         relay_address: str = "",
+        traces: Traces | None = None,
     ) -> AsyncIterator[Self]:
         """A running gateway. A fault of a task (a lost store) ends the context with it."""
         await restored.settle(store, history)
@@ -261,6 +269,7 @@ class Gateway:
                 settings=settings,
                 history=history,
                 deletions=await Deletions.open(store, keyring),
+                traces=traces,
             )
             async with gateway._running():
                 yield gateway

@@ -27,6 +27,7 @@ from letterlockd.gateway.tables import OUTBOX, account_of, outbox_key
 from letterlockd.legs import Reading
 from letterlockd.model.ids import ConversationId, MessageId
 from letterlockd.store.port import Delete
+from letterlockd.traces import Traces
 from letterlockd.uplink import Answered, Uplink
 
 __all__ = ["Sending", "failure"]
@@ -86,7 +87,9 @@ class Sending:
         max_unanswered: int,
         repair: Callable[[OutboxRow, mailbox_pb2.SubmissionResult], None],
         renew: Callable[[OutboxRow], None],
+        traces: Traces | None = None,
     ) -> None:
+        self._traces = traces
         self._outbox = outbox
         self._uplink = uplink
         self._progress = progress
@@ -147,6 +150,8 @@ class Sending:
             row = self._open.get(sequence)
             if row is None:
                 continue
+            if self._traces is not None:
+                self._traces.end("submit", row.record.message_id)
             if not result.HasField("refused"):
                 news.append((row, _SENT, None))
             elif (refused := self._refused(row, result)) is not None:
@@ -186,6 +191,8 @@ class Sending:
         record = row.record
         account = account_of(ConversationId(record.conversation))
         submission_id = record.submission_id or record.message_id
+        if self._traces is not None:
+            self._traces.begin("submit", record.message_id)
         self._uplink.offer(row.sequence, account, submission_id, record.submission)
 
     def _refused(self, row: OutboxRow, result: mailbox_pb2.SubmissionResult) -> _News | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
 
 __all__ = ["LONG_BUCKETS", "Histogram"]
 
@@ -30,11 +29,6 @@ class Histogram:
         seconds = max(seconds, 0.0)
         self.counts[bisect_left(self._ends, seconds)] += count
         self.total += seconds * count
-
-    def observe_ms(self, many: Iterable[int]) -> None:
-        """Each of these took so many milliseconds."""
-        for milliseconds in many:
-            self.observe(milliseconds / 1_000)
 
     def buckets(self) -> list[tuple[str, float]]:
         """As Prometheus wants them: the upper end as text, and how many took at most that long."""

@@ -34,6 +34,7 @@ from letterlockd.relay.switchboard import Switchboard
 from letterlockd.relay.tables import SUBMITTED
 from letterlockd.relay.usage import Counted, Usage
 from letterlockd.store.port import Commit, Outcome, Store, StoreFull
+from letterlockd.traces import Traces
 
 __all__ = ["Journal", "Staged"]
 
@@ -71,7 +72,9 @@ class Journal:
         switchboard: Switchboard,
         clock: Clock,
         settings: RelaySettings,
+        traces: Traces | None = None,
     ) -> None:
+        self._traces = traces
         self.counters = Counters()
         self.judge_again: Callable[[Sequence[Staged]], Coroutine[Any, Any, None]]
         self._store = store
@@ -177,6 +180,7 @@ class Journal:
         self, staged: Sequence[Staged], settlings: Sequence[Settling], receipt_id: int
     ) -> bool:
         now_ms = self._clock.now_ms()
+        began_ns = 0 if self._traces is None else self._traces.now_ns()
         usage = await self._usage.fold((one for each in staged for one in each.counted), now_ms)
         batch = await self._receipts.settle(settlings, receipt_id, now_ms)
         commits = [one.commit for one in staged]
@@ -194,6 +198,8 @@ class Journal:
             failpoints.hit("relay.submit.after_commit")
         if settlings:
             failpoints.hit("relay.ack.after_commit")
+        if self._traces is not None:
+            _trace(self._traces, staged, outcomes, began_ns)
         self._switchboard.offer(await self._tell(staged, outcomes, now_ms))
         self._done(settlings, batch)
         return False
@@ -262,6 +268,10 @@ class Journal:
         for one in settlings:
             if isinstance(one, Acknowledged):
                 self.counters.deliveries += one.row_count
+                if self._traces is not None:
+                    for _, debt in one.items:
+                        if debt is not None:
+                            self._traces.end("delivery", debt.message_id)
                 self._left(one)
             one.done()
 
@@ -273,3 +283,16 @@ class Journal:
         leaving.difference_update([item_id for item_id, _ in one.items])
         if not leaving:
             del self._leaving[one.mailbox]
+
+
+def _trace(
+    traces: Traces, staged: Sequence[Staged], outcomes: Sequence[Outcome], began_ns: int
+) -> None:
+    taken = [
+        one.submission.message_id
+        for one, outcome in zip(staged, outcomes, strict=False)
+        if outcome is None
+    ]
+    traces.tell("relay commit", taken, began_ns, traces.now_ns())
+    for message_id in taken:
+        traces.begin("delivery", message_id)

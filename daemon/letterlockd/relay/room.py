@@ -39,6 +39,7 @@ from letterlockd.relay.verification import Verifications, VerificationSender
 from letterlockd.sealing.deletions import Deletions
 from letterlockd.sealing.keyring import Keyring
 from letterlockd.store.port import Store, StoreUnavailable
+from letterlockd.traces import Traces
 
 __all__ = ["Relay"]
 
@@ -57,6 +58,7 @@ class Relay:
         pasts: Pasts,
         verification: VerificationSender,
         deletions: Deletions,
+        traces: Traces | None,
     ) -> None:
         self.settings = settings
         self._pasts = pasts
@@ -74,7 +76,9 @@ class Relay:
         self.authenticator = CredentialAuthenticator(self.directory, gateways)
         self.usage = Usage(store, settings.usage_kept_ms)
         levels = Levels(store, settings.cached_accounts)
-        self._journal = Journal(store, ids, levels, self.usage, self.switchboard, clock, settings)
+        self._journal = Journal(
+            store, ids, levels, self.usage, self.switchboard, clock, settings, traces
+        )
         self.counters = self._journal.counters
         intake = Intake(
             store, self.directory, levels, ids, self._journal, self.switchboard, clock, settings
@@ -118,6 +122,7 @@ class Relay:
         settings: RelaySettings,
         gateways: Mapping[str, str],
         verification: VerificationSender,
+        traces: Traces | None = None,
     ) -> Self:
         """A running relay. `gateways` maps gateway ids to the hex SHA-256 of their credentials.
 
@@ -126,7 +131,18 @@ class Relay:
         vault = await NumberVault.open(keyring, random)
         pasts = await Pasts.open(store, sorted(gateways))
         deletions = await Deletions.open(store, keyring)
-        relay = cls(store, vault, clock, random, settings, gateways, pasts, verification, deletions)
+        relay = cls(
+            store,
+            vault,
+            clock,
+            random,
+            settings,
+            gateways,
+            pasts,
+            verification,
+            deletions,
+            traces,
+        )
         await relay._ids.ensure(1)
         relay._task = asyncio.create_task(relay._run(), name="relay")
         return relay

@@ -10,6 +10,7 @@ from letterlock.v1 import messaging_pb2 as api
 from letterlockd.gateway import progress as progress_module
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.inbox import INBOX, Inbox
+from letterlockd.gateway.milestones import Milestones
 from letterlockd.gateway.news import Advance
 from letterlockd.gateway.progress import Progress
 from letterlockd.gateway.recent import Written
@@ -69,7 +70,7 @@ async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     dies = clock.now_ms() + DAY_MS
     await store.commit([[Put(MESSAGES, message, value, dies) for message in messages]])
     inbox = await Inbox.open(store, clock)
-    progress = Progress(store, inbox, clock, Counters())
+    progress = Progress(store, inbox, clock, Milestones(clock, Counters(), None))
     running = asyncio.create_task(progress.run())
     yield Desk(progress, inbox, messages, store)
     running.cancel()
