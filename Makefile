@@ -4,7 +4,7 @@
 #   make demo    a conversation over real processes        make check   lints, types, contracts, drift
 #   make test    all tests                                 make gen     code from proto/
 #   make run     the daemon, in ./letterlock-data          make bench   speed, beside the official client
-#   make clean   removes what was installed and built
+#   make soak    1,000 fault rounds, with a report         make clean   removes what was installed and built
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -20,7 +20,7 @@ STAMPS := .make
 TYPESCRIPT := clients/typescript
 NODE_STAMPS := $(if $(NPM),$(STAMPS)/node-interop $(STAMPS)/node-proto $(STAMPS)/node-typescript)
 
-.PHONY: help demo test check gen bench run clean toolchains
+.PHONY: help demo test check gen bench soak run clean toolchains
 .NOTPARALLEL:
 
 help:
@@ -47,6 +47,12 @@ gen: $(STAMPS)/python $(NODE_STAMPS)
 
 bench: $(STAMPS)/python $(NODE_STAMPS)
 	$(BIN)/python -m bench
+
+# ROUNDS and SEED can be given: `make soak SEED=4711 ROUNDS=1` plays one round again.
+ROUNDS ?= 1000
+SEED ?= 0
+soak: $(STAMPS)/python
+	$(BIN)/python -m tests.faults.soak --seed $(SEED) --rounds $(ROUNDS) --report soak-report.md
 
 run: $(STAMPS)/python
 	$(BIN)/letterlockd serve

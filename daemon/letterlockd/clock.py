@@ -1,9 +1,21 @@
-"""The only reader of time. Everything else is handed a `Clock` or a number."""
+"""The only reader of time. Everything else is handed a `Clock` or a number.
+
+    LETTERLOCK_FAILPOINTS_CLOCK=/some/file
+
+For fault tests: the wall clock is then off by the milliseconds that stand in that file, read anew
+at each reading. `role` says loudly at start that it is set.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from typing import Protocol
+
+__all__ = ["OFFSET_VARIABLE", "Clock", "SystemClock", "system_clock"]
+
+OFFSET_VARIABLE = "LETTERLOCK_FAILPOINTS_CLOCK"
 
 
 class Clock(Protocol):
@@ -36,3 +48,19 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds from an arbitrary start."""
         return time.monotonic()
+
+
+class _JumpingClock(SystemClock):
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def now_ms(self) -> int:
+        with contextlib.suppress(FileNotFoundError), open(self._path, encoding="ascii") as file:
+            return super().now_ms() + int(file.read() or 0)
+        return super().now_ms()
+
+
+def system_clock() -> Clock:
+    """The machine's clocks; in a fault test, with a wall clock that can be made to jump."""
+    path = os.environ.get(OFFSET_VARIABLE)
+    return SystemClock() if path is None else _JumpingClock(path)

@@ -11,6 +11,7 @@ orphan), `error` (raises `InjectedFault`).
 
 Then a point acts only at a passage that finds a file of its name in that folder, and takes it away:
 so a test says when, and a process that is started again does not die again. N counts from there.
+The file may name another action than the entry; an empty one leaves it as it is.
 
 The variables are inherited by child processes, so names carry their room. Without them a
 passage costs one dictionary test. It knows nothing of what happens at the places.
@@ -86,13 +87,18 @@ def _pass(name: str) -> None:
     if point is None or not _is_armed(name):
         return
     point.passages_left -= 1
-    if point.passages_left != 0 or not _disarm(name):
-        return
-    if point.action == "kill":
+    if _armed_folder is None and point.passages_left == 0:
+        _act(name, point.action)
+    elif _armed_folder is not None and point.passages_left <= 0:
+        _act(name, _disarmed(name, point.action))
+
+
+def _act(name: str, action: str) -> None:
+    if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    elif point.action == "kill-parent":
+    elif action == "kill-parent":
         os.kill(os.getppid(), signal.SIGKILL)
-    else:
+    elif action == "error":
         raise InjectedFault(f"failpoint {name}")
 
 
@@ -100,15 +106,16 @@ def _is_armed(name: str) -> bool:
     return _armed_folder is None or os.path.exists(os.path.join(_armed_folder, name))
 
 
-def _disarm(name: str) -> bool:
-    """Whether it is this process that acts: of several that pass, one takes the file away."""
-    if _armed_folder is None:
-        return True
+def _disarmed(name: str, action: str) -> str:
+    """What to do now. Of several processes that pass, the one that takes the file away acts."""
+    path = os.path.join(_armed_folder or "", name)
     try:
-        os.unlink(os.path.join(_armed_folder, name))
+        with open(path, encoding="ascii") as file:
+            other = file.read().strip()
+        os.unlink(path)
     except FileNotFoundError:
-        return False
-    return True
+        return ""
+    return other or action
 
 
 configure(os.environ.get(VARIABLE, ""))

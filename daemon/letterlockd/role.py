@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 import structlog
 import uvloop
 
-from letterlockd import collector
+from letterlockd import collector, failpoints
+from letterlockd.clock import OFFSET_VARIABLE
 from letterlockd.errors import EnvironmentFault, LetterlockError
 from letterlockd.exit_codes import ExitCode, of_error
 from letterlockd.health import Health
@@ -71,6 +72,7 @@ def run_role(
 ) -> int:
     """Run one role until it is told to stop; returns the exit code."""
     set_up_logs(name, level=settings.log.level, style=settings.log.format)
+    _say_if_tested()
     os.umask(0o077)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -78,6 +80,14 @@ def run_role(
     except Exception as error:
         return _told(error)
     return ExitCode.OK
+
+
+def _say_if_tested() -> None:
+    """Faults on purpose are for tests alone: whoever finds them in production must see why."""
+    if points := failpoints.configured():
+        _log.warning("failpoints_are_set", points=len(points))
+    if OFFSET_VARIABLE in os.environ:
+        _log.warning("clock_is_set_by_a_test")
 
 
 async def _serve(

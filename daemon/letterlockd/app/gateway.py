@@ -14,7 +14,7 @@ from letterlock.v1 import businesses_pb2_grpc, identities_pb2_grpc, receiving_pb
 from letterlockd.app.exporting import open_traces
 from letterlockd.app.parts import limits_of, open_store, protections_of, server_identity
 from letterlockd.app.watching import time_path, watch_gateway
-from letterlockd.clock import SystemClock
+from letterlockd.clock import system_clock
 from letterlockd.files import read_file
 from letterlockd.gateway import expiry, tables
 from letterlockd.gateway.handover import Handover
@@ -55,7 +55,7 @@ def run_gateway(settings: Settings, *, ready_fd: int | None, until_stdin_ends: b
 
 async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     """The gateway, open and not yet listening."""
-    layout, clock = Layout(settings.data_folder), SystemClock()
+    layout, clock = Layout(settings.data_folder), system_clock()
     credential, operator = layout.gateway_credential(), layout.operator_digest()
     key_file, protections = layout.master_key("gateway"), protections_of(settings)
     provider, former = await asyncio.to_thread(open_master_keys, key_file, protections)

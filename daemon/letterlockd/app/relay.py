@@ -16,7 +16,7 @@ from letterlockd.app.parts import (
     protections_of,
     server_identity,
 )
-from letterlockd.clock import Clock, SystemClock
+from letterlockd.clock import Clock, system_clock
 from letterlockd.health import Health, watched
 from letterlockd.layout import Layout
 from letterlockd.relay import restored
@@ -49,7 +49,7 @@ def run_relay(settings: Settings, *, ready_fd: int | None, until_stdin_ends: boo
 
 async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     """The relay, open and not yet listening."""
-    layout, clock = Layout(settings.data_folder), SystemClock()
+    layout, clock = Layout(settings.data_folder), system_clock()
     gateways = layout.gateway_hashes()
     key_file, protections = layout.master_key("relay"), protections_of(settings)
     provider, former = await asyncio.to_thread(open_master_keys, key_file, protections)

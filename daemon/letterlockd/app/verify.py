@@ -34,7 +34,7 @@ from letterlockd.settings import Settings
 from letterlockd.store.history import HISTORY
 from letterlockd.store.lmdb.reader import Reader
 from letterlockd.store.lmdb.verify import Report, verify
-from letterlockd.store.port import Table
+from letterlockd.store.port import StoreUnavailable, Table
 
 __all__ = ["StoreReport", "VerifyStopped", "verify_all", "verify_one"]
 
@@ -136,6 +136,8 @@ async def _seals(settings: Settings, folder: Path, name: str, tables: Sequence[T
         broken = await broken_seals(
             reader, tables, provider, SystemClock(), former=former, limit=_LIMIT
         )
+    except StoreUnavailable:
+        return ["a record cannot be read"]
     finally:
         reader.close()
     return [f"{one.table}: {one.what}" for one in broken]

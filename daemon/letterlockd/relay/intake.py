@@ -105,7 +105,7 @@ class Intake:
             text = "sender_account_id is not one of the caller's accounts"
             return answer(submission, refused(errors_pb2.ERROR_REASON_FORBIDDEN, text))
         recipient = accounts.get(submission.recipient_account_id)
-        result = judge(submission, sender, recipient, now_ms, self._settings)
+        result = judge(submission, sender, recipient, now_ms)
         if result is not None or recipient is None:
             return result
         if wait := self._over_rate(connection, sender):

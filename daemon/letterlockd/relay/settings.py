@@ -29,9 +29,6 @@ class RelaySettings:
 
     max_ttl_ms: int = 30 * DAY_MS
     """The hard ceiling of I4."""
-    clock_skew_ms: int = 5 * MINUTE_MS
-    """How far a sender's clock may be ahead before its expiry times are refused; what is past the
-    ceiling by less is kept only up to the ceiling."""
     usage_kept_ms: int = 400 * DAY_MS
     """Counters outlive a yearly bill."""
 

@@ -176,7 +176,8 @@ class CommitterLink(asyncio.SubprocessProtocol):
         self._write(requests)
 
     def _write(self, message: object) -> None:
-        self._stdin.write(pack(message))
+        if not self._stdin.is_closing():  # else it is gone, and who waits will hear of it
+            self._stdin.write(pack(message))
 
     def _answered(self, answers: list[tuple[int, int, Any]]) -> None:
         self._answers += 1

@@ -121,5 +121,7 @@ def _record(stored: bytes | None) -> Record | None:
 
 
 def _present(stored: bytes) -> Record:
+    if len(stored) < HEADER.size:
+        raise StoreUnavailable("a record without a header; run verify")
     version, expires_at_ms = HEADER.unpack_from(stored)
     return Record(stored[HEADER.size :], version, expires_at_ms)

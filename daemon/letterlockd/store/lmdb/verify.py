@@ -81,7 +81,7 @@ def verify(folder: Path, *, limit: int = 100) -> Report:
             walk.tables()
             walk.index()
             return walk.report()
-        except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError) as error:
+        except lmdb.Error as error:
             raise EnvironmentFault(
                 f"the store in {folder} has a page that cannot be read ({error})",
                 reason="STORAGE_DAMAGED",

@@ -151,7 +151,7 @@ class Submission(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the relay gives up: at most 30 days ahead; towards a business number the relay cuts it to that business's retention. Required."""
+        """When the relay gives up. It cuts what is more than 30 days ahead; towards a business number, more than that business's retention. Required."""
 
     @_builtins.property
     def resend(self) -> Global___Resend:

@@ -163,7 +163,7 @@ export type Submission = Message<"letterlock.relay.v1.Submission"> & {
   envelopes: DeviceEnvelope[];
 
   /**
-   * When the relay gives up: at most 30 days ahead; towards a business number the relay cuts it to that business's retention. Required.
+   * When the relay gives up. It cuts what is more than 30 days ahead; towards a business number, more than that business's retention. Required.
    *
    * @generated from field: google.protobuf.Timestamp expire_time = 5;
    */
