@@ -173,6 +173,53 @@ async def test_a_typescript_business_talks_to_users_of_both_device_clients(
         assert state == {"status": "READ"}
 
 
+async def test_a_typescript_business_gives_events_back_and_works_its_dead_letters(
+    shared: Daemon, shop: Shop, number: Numbers
+) -> None:
+    async with typescript_business(shop) as business, user(shared, number()) as ana:
+        policy = {"maxAttempts": 2, "keep": 600}
+        assert await business.call("policy", maxAttempts="2", keep="600") == policy
+        await business.call("receive", hold="yes", lease="1", consumer="orders")
+        await ana.send_text(shop.number, "poison")
+        poison = await business.message()
+        await ana.send_text(shop.number, "after it")
+        after = await business.message()
+        assert (poison["attempt"], after["text"]) == (1, "after it")
+        await business.call("nack")
+        again = await business.message()
+        assert (again["eventId"], again["attempt"]) == (poison["eventId"], 2)
+        await business.call("ack")  # "after it", whose lease the nack ended: good all the same
+        await business.call("nack")
+        async with asyncio.timeout(60):
+            while not (letters := (await business.call("deadLetters"))["letters"]):
+                pass  # it becomes one a moment after the nack
+        event_id = poison["eventId"]
+        assert letters == [{"eventId": event_id, "attempts": 2, "lastFailure": "NACKED"}]
+        assert await business.call("deadLetter", eventId=event_id) == {"text": "poison"}
+        assert await business.call("replayDeadLetter", eventId=event_id) == {"count": 1}
+        replayed = await business.message()
+        assert (replayed["eventId"], replayed["attempt"]) == (event_id, 1)
+        await business.call("ack")
+        for operation in ("deadLetter", "replay"):
+            with pytest.raises(DriverError) as refused:
+                await business.call(operation, eventId="no event")
+            assert refused.value.name in {"NotFound", "InvalidRequest"}
+        assert await business.call("dropDeadLetter", eventId=event_id) == {"count": 0}
+        with pytest.raises(DriverError) as refused:
+            await business.call("policy", maxAttempts="2", keep="1000000")
+        assert refused.value.name == "InvalidRequest"
+        assert "keep_acknowledged" in refused.value.field
+        assert refused.value.limit
+
+        async with typescript_business(shop) as newer:  # the same name: takes its place
+            await newer.call("receive", consumer="orders")
+            while (ended := await business.events.get())["event"] != "ended":
+                pass
+            assert ended["error"]["name"] == "Replaced"
+            assert (await business.call("replay", eventId=event_id))["count"] >= 1
+            assert (await newer.message())["text"] in {"poison", "after it"}
+
+
 async def test_every_device_of_a_user_gets_each_message_once(
     shared: Daemon, shop: Shop, official: tuple[Driver, str]
 ) -> None:

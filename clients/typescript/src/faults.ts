@@ -5,7 +5,7 @@
  */
 
 import { fromBinary } from "@bufbuild/protobuf";
-import { anyUnpack, type Duration } from "@bufbuild/protobuf/wkt";
+import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import { type Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import {
   DeadlineExceeded,
@@ -26,7 +26,7 @@ import {
   type Refusal,
   RefusalScopeSchema,
 } from "./generated/letterlock/v1/errors_pb.js";
-import { enumName } from "./wire.js";
+import { enumName, secondsOf } from "./wire.js";
 
 const DOMAIN = "letterlock";
 const DETAILS = "grpc-status-details-bin";
@@ -58,7 +58,7 @@ export function fromRefusal(refusal: Refusal): LetterlockError {
     reason,
     field: refusal.field,
     limit: refusal.limit,
-    retryAfter: refusal.retryAfter && seconds(refusal.retryAfter),
+    retryAfter: refusal.retryAfter && secondsOf(refusal.retryAfter),
     scope: enumName(RefusalScopeSchema, refusal.scope),
   });
 }
@@ -72,14 +72,10 @@ function detailsOf(metadata: Metadata | undefined): { info?: ErrorInfo; retryAft
       const info = anyUnpack(detail, ErrorInfoSchema);
       const retry = anyUnpack(detail, RetryInfoSchema);
       if (info) found.info = info;
-      if (retry?.retryDelay) found.retryAfter = seconds(retry.retryDelay);
+      if (retry?.retryDelay) found.retryAfter = secondsOf(retry.retryDelay);
     }
   } catch {
     return {}; // details that are no details: the status alone counts
   }
   return found;
-}
-
-function seconds(duration: Duration): number {
-  return Number(duration.seconds) + duration.nanos / 1e9;
 }

@@ -8,6 +8,9 @@
 /** Seconds to pause; ends early, without an error, when `stop` is aborted. */
 export type Sleep = (seconds: number, stop: AbortSignal) => Promise<void>;
 
+/** Seconds of a clock that only goes forward. */
+export type Clock = () => number;
+
 /** Wakes whoever waits for something to change. */
 export class Signal {
   readonly #waiters = new Set<() => void>();
@@ -48,6 +51,9 @@ export class Turns {
     return done;
   }
 }
+
+/** The Clock of real time. */
+export const monotonic: Clock = () => performance.now() / 1000;
 
 /** The Sleep of real time. */
 export const sleep: Sleep = (seconds, stop) =>

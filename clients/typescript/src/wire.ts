@@ -1,9 +1,11 @@
 /**
- * Small conversions between wire values and what callers hold: names of enum values, hex, times.
+ * Small conversions between wire values and what callers hold: names of enum values, hex, times; and
+ * the checks without which a value cannot go on the wire.
  */
 
 import type { DescEnum } from "@bufbuild/protobuf";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { InvalidRequest } from "./errors.js";
 
 /** The name of an enum value without the enum's prefix; of a value of a newer peer its number. */
 export function enumName(schema: DescEnum, value: number): string {
@@ -29,4 +31,26 @@ export function owned(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
 /** A Timestamp as a Date; the epoch where there is none. */
 export function dateOf(time: Timestamp | undefined): Date {
   return new Date(Number(time?.seconds ?? 0n) * 1000 + Math.floor((time?.nanos ?? 0) / 1e6));
+}
+
+/** Seconds as a Duration. Throws InvalidRequest, with the field's name, for what is no number. */
+export function durationOf(seconds: number, field: string): Duration {
+  if (!Number.isFinite(seconds)) {
+    throw new InvalidRequest("no duration", { field, limit: "seconds, a finite number" });
+  }
+  const whole = Math.floor(seconds);
+  const nanos = Math.min(Math.round((seconds - whole) * 1e9), 999_999_999);
+  return { $typeName: "google.protobuf.Duration", seconds: BigInt(whole), nanos };
+}
+
+/** A Duration in seconds. */
+export function secondsOf({ seconds, nanos }: Duration): number {
+  return Number(seconds) + nanos / 1e9;
+}
+
+/** Throws InvalidRequest, with the field's name, for what is no whole number from `least` to `most`. */
+export function checkWhole(value: number, field: string, least: number, most: number): void {
+  if (!Number.isSafeInteger(value) || value < least || value > most) {
+    throw new InvalidRequest(field, { field, limit: `${least} to ${most}, a whole number` });
+  }
 }

@@ -5,9 +5,10 @@
  * their drivers. Knows nothing of encryption: that is the gateway's work.
  */
 
-import { create } from "@bufbuild/protobuf";
+import { randomUUID } from "node:crypto";
+import { create, type Message as ProtoMessage } from "@bufbuild/protobuf";
 import type { Metadata } from "@grpc/grpc-js";
-import { bearer, Channel, type ChannelOptions } from "../channel.js";
+import { bearer, Channel, type ChannelOptions, type Method } from "../channel.js";
 import { InvalidRequest, ServerError } from "../errors.js";
 import {
   ConfirmIdentityRequestSchema,
@@ -27,14 +28,18 @@ import {
 } from "../generated/letterlock/v1/messaging_pb.js";
 import { repeat } from "../reconnect.js";
 import { Backoff, type RetryPolicy } from "../retry.js";
-import { type Sleep, sleep } from "../waiting.js";
-import { owned } from "../wire.js";
+import { monotonic, type Sleep, sleep } from "../waiting.js";
+import { checkWhole, durationOf, owned } from "../wire.js";
+import { BusinessInbox } from "./inbox.js";
 import { newIdempotencyKey, type OutgoingMessage, toWire } from "./outgoing.js";
 import { ReceiveStream } from "./receiveStream.js";
 import { type Messages, SendStream } from "./sendStream.js";
 
 const DEFAULT_WINDOW = 1_000;
 const MAX_WINDOW = 10_000;
+
+/** An hour, then the gateway may give the event to others: its holder has probably lost it. */
+const DEFAULT_HOLD = 3_600;
 
 /** How often a single call is tried before its caller hears of it. */
 const CALL_ATTEMPTS = 5;
@@ -60,6 +65,25 @@ export interface BusinessClientOptions extends ChannelOptions {
   /** Gives a number from 0 to 1, for waits that spread. */
   readonly jitter?: () => number;
   readonly sleep?: Sleep;
+}
+
+/** How a Receive stream works. */
+export interface ReceiveOptions {
+  /** How many events may be unacknowledged at a time: 1 to 10,000. Not set: 1,000. */
+  readonly window?: number;
+  /** How many bytes of them. Not set or 0: no bound. */
+  readonly windowBytes?: number;
+  /** Not set: OLDEST. */
+  readonly start?: Start;
+  /** How long an event stays here without a sign of life: 1 to 600 seconds. Not set: the gateway's. */
+  readonly lease?: number;
+  /** For how many seconds that is renewed while the event is in hand. Not set: 3,600. */
+  readonly hold?: number;
+  /**
+   * A newer stream of the same name ends this one with Replaced. Not set: a fresh name, so that only
+   * this stream's own reconnects take its place.
+   */
+  readonly consumer?: string;
 }
 
 /** A business number at its gateway. Close it in the end. */
@@ -105,9 +129,7 @@ export class BusinessClient {
       businessNumber: this.#number,
       message: wire,
     });
-    const { accepted } = await this.#repeated(() =>
-      this.#channel.unary(Messaging.method.sendMessage, request, this.#metadata, this.#deadline),
-    );
+    const { accepted } = await this.#call(Messaging.method.sendMessage, request);
     if (accepted === undefined) throw new ServerError("an answer without an acceptance");
     return accepted;
   }
@@ -119,7 +141,7 @@ export class BusinessClient {
    * not answered is sent again under the same keys. Throws InvalidRequest.
    */
   sendMany(messages: Messages, { window = DEFAULT_WINDOW } = {}): SendStream {
-    checkWindow(window);
+    checkWhole(window, "window", 1, MAX_WINDOW);
     return this.#opened(
       new SendStream(messages, {
         open: () => this.#channel.stream(Messaging.method.send, this.#metadata),
@@ -131,23 +153,39 @@ export class BusinessClient {
     );
   }
 
-  /** Events of the number; each is in the window until its `ack()`. Throws InvalidRequest. */
-  receive({
-    window = DEFAULT_WINDOW,
-    start = Start.OLDEST,
-  }: {
-    window?: number;
-    start?: Start;
-  } = {}): ReceiveStream {
-    checkWindow(window);
+  /**
+   * Events of the number, shared with all others that receive for it; each is in the window until its
+   * `ack()` or `nack()`. Throws InvalidRequest.
+   */
+  receive(options: ReceiveOptions = {}): ReceiveStream {
+    const { window = DEFAULT_WINDOW, windowBytes = 0, start = Start.OLDEST, lease } = options;
+    const { hold = DEFAULT_HOLD, consumer = randomUUID() } = options;
+    checkWhole(window, "window", 1, MAX_WINDOW);
+    checkWhole(windowBytes, "window_bytes", 0, Number.MAX_SAFE_INTEGER);
+    if (!(hold >= 0)) throw new InvalidRequest("hold", { field: "hold", limit: "0 or more" });
+    const opening = create(ReceiveOpenSchema, {
+      businessNumber: this.#number,
+      window,
+      windowBytes: BigInt(windowBytes),
+      start,
+      consumer,
+    });
+    if (lease !== undefined) opening.lease = durationOf(lease, "lease");
     return this.#opened(
       new ReceiveStream({
         open: () => this.#channel.stream(Messaging.method.receive, this.#metadata),
-        opening: create(ReceiveOpenSchema, { businessNumber: this.#number, window, start }),
+        opening,
+        hold,
+        clock: monotonic,
         backoff: this.#backoff(),
         sleep: this.#sleep,
       }),
     );
+  }
+
+  /** Dead letters, replay, and how events are kept. */
+  get inbox(): BusinessInbox {
+    return new BusinessInbox(this.#number, (method, request) => this.#call(method, request));
   }
 
   /** How far a sent message has come, by one of its two names. Throws NotFound. */
@@ -159,9 +197,7 @@ export class BusinessClient {
           ? { case: "messageId", value: name.messageId }
           : { case: "idempotencyKey", value: name.idempotencyKey },
     });
-    return await this.#repeated(() =>
-      this.#channel.unary(Messaging.method.getMessage, request, this.#metadata, this.#deadline),
-    );
+    return await this.#call(Messaging.method.getMessage, request);
   }
 
   /**
@@ -174,9 +210,7 @@ export class BusinessClient {
       user: userOf(user),
     });
     const { getSafetyNumber } = Identities.method;
-    return await this.#repeated(() =>
-      this.#channel.unary(getSafetyNumber, request, this.#metadata, this.#deadline),
-    );
+    return await this.#call(getSafetyNumber, request);
   }
 
   /**
@@ -197,9 +231,7 @@ export class BusinessClient {
           : { case: "scanned", value: owned(checked.scanned) },
     });
     const { confirmIdentity } = Identities.method;
-    return await this.#repeated(() =>
-      this.#channel.unary(confirmIdentity, request, this.#metadata, this.#deadline),
-    );
+    return await this.#call(confirmIdentity, request);
   }
 
   #opened<S extends SendStream | ReceiveStream>(stream: S): S {
@@ -213,7 +245,11 @@ export class BusinessClient {
     return new Backoff({ ...limited, ...this.#retry }, this.#jitter);
   }
 
-  #repeated<Answer>(attempt: () => Promise<Answer>): Promise<Answer> {
+  #call<Request extends ProtoMessage, Response extends ProtoMessage>(
+    method: Method<Request, Response>,
+    request: Request,
+  ): Promise<Response> {
+    const attempt = () => this.#channel.unary(method, request, this.#metadata, this.#deadline);
     return repeat(attempt, this.#backoff(CALL_ATTEMPTS), this.#sleep);
   }
 }
@@ -222,10 +258,4 @@ function userOf(user: string) {
   return user.startsWith("+")
     ? ({ case: "phoneNumber", value: user } as const)
     : ({ case: "userId", value: user } as const);
-}
-
-function checkWindow(window: number): void {
-  if (!Number.isInteger(window) || window < 1 || window > MAX_WINDOW) {
-    throw new InvalidRequest("window", { field: "window", limit: `1 to ${MAX_WINDOW}` });
-  }
 }

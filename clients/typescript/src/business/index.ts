@@ -12,9 +12,20 @@ export {
   type Message,
   MessageStatus,
 } from "../generated/letterlock/v1/messaging_pb.js";
+export {
+  AttemptFailure,
+  type DeadLetter,
+  type ReceivePolicy,
+} from "../generated/letterlock/v1/receiving_pb.js";
 export type { RetryPolicy } from "../retry.js";
-export { BusinessClient, type BusinessClientOptions, Start } from "./client.js";
+export {
+  BusinessClient,
+  type BusinessClientOptions,
+  type ReceiveOptions,
+  Start,
+} from "./client.js";
 export { Event, statusName } from "./events.js";
+export type { BusinessInbox } from "./inbox.js";
 export {
   type ContentInit,
   newIdempotencyKey,

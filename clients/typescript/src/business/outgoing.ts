@@ -6,7 +6,6 @@
 
 import { randomBytes } from "node:crypto";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import type { Duration } from "@bufbuild/protobuf/wkt";
 import { InvalidRequest, type LetterlockError, TooLarge } from "../errors.js";
 import { fromRefusal } from "../faults.js";
 import type { ContentSchema } from "../generated/letterlock/content/v1/content_pb.js";
@@ -16,6 +15,7 @@ import {
   type OutgoingMessage as WireMessage,
   type SendResult as WireResult,
 } from "../generated/letterlock/v1/messaging_pb.js";
+import { durationOf } from "../wire.js";
 
 /**
  * The largest message that is tried at all. The gateway refuses smaller ones already, one by one;
@@ -69,7 +69,7 @@ export function toWire(message: OutgoingMessage, idempotencyKey: string): WireMe
       ? { case: "phoneNumber", value: to }
       : { case: "userId", value: to },
   });
-  if (timeToLive !== undefined) wire.timeToLive = durationOf(timeToLive);
+  if (timeToLive !== undefined) wire.timeToLive = durationOf(timeToLive, "time_to_live");
   if (encodedSize(wire) > MAX_MESSAGE_BYTES) {
     const limit = `${MAX_MESSAGE_BYTES} bytes`;
     throw new TooLarge("message is too large", { field: "message", limit });
@@ -106,14 +106,4 @@ function contentOf({ text, content }: OutgoingMessage): ContentInit {
     throw new InvalidRequest("nothing to say", { field: "content", limit });
   }
   return content ?? { kind: { case: "text", value: { body: text ?? "" } } };
-}
-
-function durationOf(seconds: number): Duration {
-  const limit = "seconds, a finite number";
-  if (!Number.isFinite(seconds)) {
-    throw new InvalidRequest("time to live", { field: "time_to_live", limit });
-  }
-  const whole = Math.floor(seconds);
-  const nanos = Math.min(Math.round((seconds - whole) * 1e9), 999_999_999);
-  return { $typeName: "google.protobuf.Duration", seconds: BigInt(whole), nanos };
 }

@@ -1,8 +1,8 @@
 /**
  * Receives events over a Receive stream that is opened again as often as it is lost.
  *
- * Drives an AckWindow (receiving.ts): the reader offers events to it, the caller's acks go through it
- * to the writer, in batches. This module does not look into events.
+ * Drives an AckWindow (receiving.ts): the reader offers events to it, the caller's acks and nacks go
+ * through it to the writer, which also renews the leases of what is in hand.
  */
 
 import { create } from "@bufbuild/protobuf";
@@ -16,9 +16,13 @@ import {
 } from "../generated/letterlock/v1/messaging_pb.js";
 import { runStream, runUntilDone } from "../reconnect.js";
 import type { Backoff } from "../retry.js";
-import { endsWithin, Signal, type Sleep } from "../waiting.js";
-import { Event } from "./events.js";
+import { type Clock, endsWithin, Signal, type Sleep } from "../waiting.js";
+import { secondsOf } from "../wire.js";
+import { Event, type Receiver } from "./events.js";
 import { AckWindow } from "./receiving.js";
+
+/** Share of a lease after which it is renewed: two more tries before it runs out. */
+const RENEW_SHARE = 1 / 3;
 
 /** How long closing waits for the gateway to take the last acks, in seconds. */
 const CLOSE_SECONDS = 5;
@@ -29,6 +33,9 @@ type ReceiveCall = Stream<ReceiveRequest, ReceiveResponse>;
 export interface ReceiveStreamOptions {
   readonly open: () => ReceiveCall;
   readonly opening: ReceiveOpen;
+  /** For how many seconds the lease of an event in hand is renewed. */
+  readonly hold: number;
+  readonly clock: Clock;
   readonly backoff: Backoff;
   readonly sleep: Sleep;
 }
@@ -36,16 +43,25 @@ export interface ReceiveStreamOptions {
 /**
  * Async iterator over events; leaving a `for await` loop closes it, and gets the last acks out.
  *
- * At most `window` events are in the caller's hands. Iteration ends by `close()`, or throws the
- * LetterlockError that no reconnecting can mend (Replaced, Unauthenticated, Forbidden, ...).
+ * At most `window` events are in the caller's hands; their leases are renewed for `hold` seconds each.
+ * After a nack, events of the same user that the caller does not have yet come behind the nacked one.
+ * Iteration ends by `close()`, or throws the LetterlockError that no reconnecting can mend (Replaced,
+ * Unauthenticated, Forbidden, ...).
  */
 export class ReceiveStream implements AsyncIterableIterator<Event> {
   readonly #options: ReceiveStreamOptions;
   readonly #acks: AckWindow;
-  readonly #events: Event[] = [];
+  readonly #receiver: Receiver = {
+    ack: (event) => this.#ack(event),
+    nack: (event, delay) => this.#nack(event, delay),
+    extend: (event, seconds) => this.#extend(event, seconds),
+  };
+  #events: Event[] = [];
   readonly #toRead = new Signal();
   readonly #toWrite = new Signal();
   readonly #stop = new AbortController();
+  #lease = 0;
+  #renewalDue = false;
   #caughtUp = false;
   #connected = false;
   #closing = false;
@@ -56,7 +72,7 @@ export class ReceiveStream implements AsyncIterableIterator<Event> {
 
   constructor(options: ReceiveStreamOptions) {
     this.#options = options;
-    this.#acks = new AckWindow(options.opening.window);
+    this.#acks = new AckWindow(options.opening.window, options.hold);
   }
 
   /** Whether everything that waited at the opening has been given. */
@@ -134,6 +150,7 @@ export class ReceiveStream implements AsyncIterableIterator<Event> {
       await runStream(open(), halves, this.#stop.signal);
     } finally {
       this.#connected = false;
+      this.#acks.lost();
     }
     return this.#closing;
   }
@@ -144,13 +161,16 @@ export class ReceiveStream implements AsyncIterableIterator<Event> {
     }
     this.#options.backoff.succeeded();
     this.#connected = true;
+    const { lease } = response.frame.value;
+    this.#lease = lease ? secondsOf(lease) : 0;
   }
 
   #read({ frame }: ReceiveResponse): void {
     if (frame.case === "events") {
+      const now = this.#options.clock();
       for (const event of frame.value.events) {
-        if (this.#acks.offer(event.eventId)) {
-          this.#events.push(new Event(event, (eventId) => this.#ack(eventId)));
+        if (this.#acks.offer(event.eventId, now)) {
+          this.#events.push(new Event(event, this.#receiver));
         }
       }
     } else if (frame.case === "caughtUp") {
@@ -164,23 +184,60 @@ export class ReceiveStream implements AsyncIterableIterator<Event> {
     this.#toWrite.notify();
   }
 
-  #ack(eventId: string): void {
-    this.#acks.ack(eventId);
+  #ack(event: Event): void {
+    this.#acks.ack(event.eventId);
+    this.#toWrite.notify();
+  }
+
+  #nack(event: Event, delay: number): void {
+    if (!this.#acks.nack(event.eventId, delay)) return;
+    // They come again behind it: handed out now, they would come before it.
+    const behind = this.#events.filter((later) => later.userId === event.userId);
+    for (const later of behind) this.#acks.letGo(later.eventId);
+    this.#events = this.#events.filter((later) => later.userId !== event.userId);
+    this.#toWrite.notify();
+  }
+
+  #extend(event: Event, seconds: number): void {
+    this.#acks.extend(event.eventId, seconds, this.#options.clock());
     this.#toWrite.notify();
   }
 
   async #write(stream: ReceiveCall, over: () => boolean): Promise<void> {
-    while (!over()) {
-      const eventIds = this.#acks.take();
-      if (eventIds.length > 0) {
-        const frame = { case: "acks", value: { eventIds } } as const;
-        await stream.write(create(ReceiveRequestSchema, { frame }));
-      } else if (this.#closing || (this.#draining && this.#acks.isIdle)) {
-        stream.end();
-        return;
-      } else {
-        await this.#toWrite.changed();
+    const stopRenewing = this.#startRenewing();
+    try {
+      while (!over()) {
+        this.#renew();
+        const frame = this.#acks.take();
+        if (frame !== undefined) {
+          await stream.write(frame);
+        } else if (this.#closing || (this.#draining && this.#acks.isIdle)) {
+          stream.end();
+          return;
+        } else {
+          await this.#toWrite.changed();
+        }
       }
+    } finally {
+      stopRenewing();
     }
+  }
+
+  #startRenewing(): () => void {
+    this.#renewalDue = false;
+    if (this.#lease === 0) return () => undefined;
+    const due = () => {
+      this.#renewalDue = true;
+      this.#toWrite.notify();
+    };
+    const timer = setInterval(due, this.#lease * RENEW_SHARE * 1000);
+    return () => clearInterval(timer);
+  }
+
+  // By the writer: with a writer that waits for the network, renewals do not pile up.
+  #renew(): void {
+    if (!this.#renewalDue) return;
+    this.#renewalDue = false;
+    this.#acks.renew(this.#options.clock(), this.#lease);
   }
 }

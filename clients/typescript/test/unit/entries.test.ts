@@ -6,7 +6,11 @@ import { create } from "@bufbuild/protobuf";
 import { BusinessClient, Event, InvalidRequest } from "../../src/business/index.js";
 import { DeviceLink, IncomingMessage } from "../../src/device/index.js";
 import { PayloadSchema } from "../../src/generated/letterlock/content/v1/content_pb.js";
-import { EventSchema } from "../../src/generated/letterlock/v1/messaging_pb.js";
+import {
+  EventSchema,
+  UndecryptableMessage_Reason,
+} from "../../src/generated/letterlock/v1/messaging_pb.js";
+import { nobody } from "./fakes.js";
 
 test("the business entry works where libsignal is not installed", () => {
   const loader = `export async function resolve(name, context, next) {
@@ -32,12 +36,16 @@ test("the business entry works where libsignal is not installed", () => {
 test("a client refuses what it cannot use, by field and limit", () => {
   const options = { token: "t", number: "+15550100100" };
   const open = (more: object) => new BusinessClient("localhost:1", { ...options, ...more });
+  const receive = (more: object) => open({ insecure: true }).receive(more);
   for (const [make, field] of [
     [() => open({ token: "" }), "token"],
     [() => open({ token: "two\nlines" }), "token"],
     [() => open({ ca: "/missing.pem" }), "ca"],
     [() => open({ ca: "x", insecure: true }), "insecure"],
-    [() => open({ insecure: true }).receive({ window: 0 }), "window"],
+    [() => receive({ window: 0 }), "window"],
+    [() => receive({ windowBytes: 0.5 }), "window_bytes"],
+    [() => receive({ lease: Number.POSITIVE_INFINITY }), "lease"],
+    [() => receive({ hold: Number.NaN }), "hold"],
     [() => open({ insecure: true }).sendMany([], { window: 10_001 }), "window"],
   ] as const) {
     assert.throws(
@@ -65,7 +73,7 @@ test("content and numbers stay out of what console.log shows", () => {
   const content = { kind: { case: "text", value: { body: "secret" } } } as const;
   const message = { content, phoneNumber: "+15550100101" };
   const wire = create(EventSchema, { eventId: "1", kind: { case: "message", value: message } });
-  const event = new Event(wire, () => undefined);
+  const event = new Event(wire, nobody);
   const payload = create(PayloadSchema, { content });
   const incoming = new IncomingMessage("a".repeat(32), 1, 1, payload, () => undefined);
   assert.deepEqual([event.text, event.kind, incoming.text], ["secret", "message", "secret"]);
@@ -85,10 +93,14 @@ test("content and numbers stay out of what console.log shows", () => {
 
 test("kinds of events are the contract's words", () => {
   const kindOf = (kind: "identityChange" | "undecryptable" | "status") =>
-    new Event(create(EventSchema, { kind: { case: kind, value: {} } }), () => undefined).kind;
+    new Event(create(EventSchema, { kind: { case: kind, value: {} } }), nobody).kind;
   assert.deepEqual(
     [kindOf("identityChange"), kindOf("undecryptable"), kindOf("status")],
     ["identity_change", "undecryptable", "status"],
   );
-  assert.equal(new Event(create(EventSchema, {}), () => undefined).kind, "");
+  const unknown = new Event(create(EventSchema, {}), nobody);
+  assert.deepEqual([unknown.kind, unknown.userId], ["", ""]);
+  const value = { reason: UndecryptableMessage_Reason.NOT_RESENT };
+  const lost = create(EventSchema, { kind: { case: "undecryptable", value } });
+  assert.equal(new Event(lost, nobody).undecryptableReason, "NOT_RESENT");
 });

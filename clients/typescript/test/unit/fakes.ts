@@ -1,5 +1,6 @@
-/** A stream without a network: the test is its other end. */
+/** A stream without a network, whose other end the test is; and what else a client needs. */
 
+import type { Receiver } from "../../src/business/events.js";
 import type { Stream } from "../../src/channel.js";
 import type { LetterlockError } from "../../src/errors.js";
 import { Signal } from "../../src/waiting.js";
@@ -83,3 +84,10 @@ export class FakeStreams<Request, Response> {
 
 /** A Sleep that takes no time. */
 export const noSleep = async (): Promise<void> => undefined;
+
+/** A Receiver that is told in vain. */
+export const nobody: Receiver = {
+  ack: () => undefined,
+  nack: () => undefined,
+  extend: () => undefined,
+};

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import type { Event } from "../../src/business/events.js";
 import { ReceiveStream } from "../../src/business/receiveStream.js";
 import { type Messages, SendStream } from "../../src/business/sendStream.js";
-import { Replaced, Unauthenticated, Unavailable } from "../../src/errors.js";
+import { InvalidRequest, Replaced, Unauthenticated, Unavailable } from "../../src/errors.js";
 import {
   ReceiveOpenSchema,
   type ReceiveRequest,
@@ -14,7 +15,7 @@ import {
   SendResponseSchema,
 } from "../../src/generated/letterlock/v1/messaging_pb.js";
 import { Backoff } from "../../src/retry.js";
-import { FakeStreams, noSleep } from "./fakes.js";
+import { type FakeStream, FakeStreams, noSleep } from "./fakes.js";
 
 const to = "+15550100101";
 const backoff = () => new Backoff({}, () => 0);
@@ -25,11 +26,11 @@ function sending(messages: Messages, window = 10) {
   return { streams, sent: new SendStream(messages, options) };
 }
 
-function receiving(window = 10) {
+function receiving(clock = () => 0) {
   const streams = new FakeStreams<ReceiveRequest, ReceiveResponse>();
-  const opening = create(ReceiveOpenSchema, { businessNumber: to, window });
-  const options = { open: streams.open, opening, backoff: backoff(), sleep: noSleep };
-  return { streams, events: new ReceiveStream(options) };
+  const opening = create(ReceiveOpenSchema, { businessNumber: to, window: 10, consumer: "me" });
+  const waits = { hold: 60, clock, backoff: backoff(), sleep: noSleep };
+  return { streams, events: new ReceiveStream({ open: streams.open, opening, ...waits }) };
 }
 
 const send = (frame: MessageInitShape<typeof SendResponseSchema>["frame"]) =>
@@ -38,6 +39,7 @@ const receive = (frame: MessageInitShape<typeof ReceiveResponseSchema>["frame"])
   create(ReceiveResponseSchema, { frame: frame ?? { case: undefined } });
 const sendOpened = (maxUnanswered = 0) => send({ case: "opened", value: { maxUnanswered } });
 const receiveOpened = receive({ case: "opened", value: {} });
+const leased = receive({ case: "opened", value: { lease: { seconds: 30n } } });
 const accepted = (...keys: string[]) => {
   const outcome = { case: "accepted", value: {} } as const;
   const results = keys.map((idempotencyKey) => ({ idempotencyKey, outcome }));
@@ -45,11 +47,21 @@ const accepted = (...keys: string[]) => {
 };
 const events = (...ids: string[]) =>
   receive({ case: "events", value: { events: ids.map((eventId) => ({ eventId })) } });
+const told = (...ids: string[]) => {
+  const about = (eventId: string) =>
+    ({ case: "status", value: { userId: eventId.slice(0, 1) } }) as const;
+  const list = ids.map((eventId) => ({ eventId, attempt: 1, kind: about(eventId) }));
+  return receive({ case: "events", value: { events: list } });
+};
 
 function keysOf(frames: readonly SendRequest[]): string[] {
   return frames.flatMap(({ frame }) =>
     frame.case === "batch" ? frame.value.messages.map((one) => one.idempotencyKey) : [],
   );
+}
+
+function named(frames: readonly ReceiveRequest[], kind: "nacks" | "extensions"): string[] {
+  return frames.flatMap(({ frame }) => (frame.case === kind ? frame.value.eventIds : []));
 }
 
 function acksOf(frames: readonly ReceiveRequest[]): string[] {
@@ -187,10 +199,7 @@ test("events are handed out once over lost streams, and their acks reach the gat
     [(await got.next()).value?.eventId, (await got.next()).value?.eventId],
     ["b", "c"],
   );
-  const closed = got.close();
-  await second.until(() => second.ended);
-  second.done();
-  await closed;
+  await ended(got, second);
   assert.equal((await got.next()).done, true);
 });
 
@@ -223,6 +232,81 @@ test("a draining gateway is left when nothing is in hand; Replaced is not fought
   await assert.rejects(next, Replaced);
 });
 
+test("a nacked event comes again before those behind it; others go on", async () => {
+  const { streams, events: got } = receiving();
+  const next = got.next();
+  const stream = await streams.nth(0);
+  stream.give(receiveOpened);
+  stream.give(told("a1", "b1", "a2"));
+  const first = (await next).value as Event;
+  assert.deepEqual([first.eventId, first.userId, first.attempt], ["a1", "a", 1]);
+  first.nack({ delay: 2.5 });
+  first.nack(); // once is enough
+  await stream.until(() => named(stream.written, "nacks").length > 0);
+  assert.equal((await got.next()).value?.eventId, "b1");
+  stream.give(told("a1", "a2"));
+  assert.deepEqual(
+    [(await got.next()).value?.eventId, (await got.next()).value?.eventId],
+    ["a1", "a2"],
+  );
+  assert.deepEqual(named(stream.written, "nacks"), ["a1"]);
+  const { frame } = stream.written.at(-1) as ReceiveRequest;
+  assert.deepEqual(
+    frame.case === "nacks" && [frame.value.delay?.seconds, frame.value.delay?.nanos],
+    [2n, 500_000_000],
+  );
+  for (const [bad, field] of [
+    [() => first.nack({ delay: -1 }), "delay"],
+    [() => first.nack({ delay: Number.NaN }), "delay"],
+    [() => first.extend(0.5), "seconds"],
+    [() => first.extend(601), "seconds"],
+  ] as const) {
+    assert.throws(
+      bad,
+      (error) => error instanceof InvalidRequest && error.field === field && !!error.limit,
+    );
+  }
+  await ended(got, stream);
+});
+
+test("leases renew themselves while an event is held, not longer, and not into the next stream", async () => {
+  let now = 0;
+  mock.timers.enable({ apis: ["setInterval"] });
+  const pass = (seconds: number) => {
+    now += seconds;
+    mock.timers.tick(seconds * 1000);
+  };
+  try {
+    const { streams, events: got } = receiving(() => now);
+    const next = got.next();
+    const first = await streams.nth(0);
+    first.give(leased);
+    first.give(events("a", "b", "c"));
+    (await next).value?.extend(50);
+    (await got.next()).value?.ack();
+    await got.next();
+    await first.until(() => named(first.written, "extensions").length === 1);
+    pass(10);
+    await first.until(() => named(first.written, "extensions").length === 2);
+    assert.deepEqual(named(first.written, "extensions"), ["a", "c"]); // "a" has its own, longer one
+    pass(50);
+    first.give(events("d")); // a minute in hand is enough for "a" and "c"
+    await got.next();
+    pass(10);
+    await first.until(() => named(first.written, "extensions").length === 3);
+    assert.deepEqual(named(first.written, "extensions"), ["a", "c", "d"]);
+    first.fail(new Unavailable("cut"));
+    const second = await streams.nth(1);
+    second.give(leased);
+    await second.until(() => second.written.length === 1);
+    const { frame } = second.written[0] as ReceiveRequest;
+    assert.equal(frame.case === "open" && frame.value.consumer, "me");
+    await ended(got, second);
+  } finally {
+    mock.timers.reset();
+  }
+});
+
 test("what waited can be taken up to its end", async () => {
   const { streams, events: got } = receiving();
   const all = collect(got.untilCaughtUp());
@@ -231,11 +315,19 @@ test("what waited can be taken up to its end", async () => {
   stream.give(events("a", "b"));
   stream.give(receive({ case: "caughtUp", value: {} }));
   assert.equal((await all).length, 2);
+  await ended(got, stream);
+});
+
+/** Close a stream of events whose gateway then ends it. */
+async function ended(
+  got: ReceiveStream,
+  stream: FakeStream<ReceiveRequest, ReceiveResponse>,
+): Promise<void> {
   const closed = got.close();
   await stream.until(() => stream.ended);
   stream.done();
   await closed;
-});
+}
 
 async function collect<T>(from: AsyncIterable<T>): Promise<T[]> {
   const all: T[] = [];

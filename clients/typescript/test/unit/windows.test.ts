@@ -15,6 +15,13 @@ const accepted = (idempotencyKey: string) =>
 const refused = (idempotencyKey: string, reason: ErrorReason) =>
   create(SendResultSchema, { idempotencyKey, outcome: { case: "refused", value: { reason } } });
 
+/** The kind of the next frame, and the ids in it. */
+function taken(window: AckWindow): string[] {
+  const frame = window.take()?.frame;
+  if (frame?.case === undefined || frame.case === "open") return [];
+  return [frame.case, ...frame.value.eventIds];
+}
+
 test("unanswered messages are written again, in their order, after a lost stream", () => {
   const window = new SendWindow(10);
   for (const key of ["a", "b", "c", "d"]) window.admit(message(key));
@@ -50,18 +57,41 @@ test("batches keep to the contract's bytes", () => {
 });
 
 test("events are handed out once, and acked again where the ack may be lost", () => {
-  const window = new AckWindow(2);
-  assert.deepEqual([window.offer("a"), window.offer("a"), window.offer("b")], [true, false, true]);
+  const window = new AckWindow(2, 60);
+  const offered = ["a", "a", "b"].map((eventId) => window.offer(eventId, 0));
+  assert.deepEqual(offered, [true, false, true]);
   window.ack("a");
   window.ack("a");
   window.ack("unknown");
-  assert.deepEqual(window.take(), ["a"]);
-  assert.equal(window.offer("a"), false); // given again: its ack was lost with the stream
-  assert.deepEqual(window.take(), ["a"]);
+  assert.deepEqual(taken(window), ["acks", "a"]);
+  assert.equal(window.offer("a", 0), false); // given again: its ack was lost with the stream
+  assert.deepEqual(taken(window), ["acks", "a"]);
   assert.equal(window.isIdle, false);
   window.ack("b");
-  window.take();
+  taken(window);
   assert.equal(window.isIdle, true);
+});
+
+test("after a lost stream acks still stand, and nothing is said of its leases", () => {
+  const window = new AckWindow(2, 60);
+  for (const eventId of ["a", "b"]) window.offer(eventId, 0);
+  window.ack("a");
+  assert.equal(window.nack("b", 1), true);
+  assert.equal(window.nack("b", 1), false);
+  window.extend("b", 10, 0); // it is not in hand
+  window.lost();
+  assert.deepEqual(taken(window), ["acks", "a"]);
+  assert.equal(window.take(), undefined);
+  assert.equal(window.offer("b", 0), true); // a nacked one is handed out again
+});
+
+test("leases of ten thousand events at a time are begun anew, up to the hold", () => {
+  const window = new AckWindow(10_001, 60);
+  for (let n = 0; n < 10_001; n += 1) window.offer(String(n), 0);
+  window.renew(59, 30);
+  assert.deepEqual([taken(window).length, taken(window).length, taken(window)], [10_001, 2, []]);
+  window.renew(60, 30);
+  assert.equal(window.take(), undefined);
 });
 
 test("what would break the stream is refused before it leaves", () => {
