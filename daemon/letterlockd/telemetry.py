@@ -236,9 +236,12 @@ class Counters(Collector):
     def histogram(self, name: str, text: str, times: Histogram) -> None:
         """Durations, in buckets."""
         full = f"letterlock_{name}_seconds"
-        self._read[name] = lambda: HistogramMetricFamily(
-            full, text, buckets=times.buckets(), sum_value=times.total
-        )
+
+        def family() -> Metric:
+            buckets, total = times.read()
+            return HistogramMetricFamily(full, text, buckets=buckets, sum_value=total)
+
+        self._read[name] = family
 
     def count(self, counters: DataclassInstance) -> None:
         """A counter for each field; see `model.counting`."""

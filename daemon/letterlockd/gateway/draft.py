@@ -154,10 +154,10 @@ class Draft:
             )
         return self._operations
 
-    def committed(self, outbox: Outbox, progress: Progress) -> None:
+    def committed(self, outbox: Outbox, progress: Progress, now_ms: int) -> None:
         """The transaction is durable."""
         for message_id, written in self._accepted:
-            progress.accepted(message_id, written)
+            progress.accepted(message_id, written, now_ms)
         for staged in self._staged:
             staged.committed()
         for row in self._rows:

@@ -191,12 +191,13 @@ class Lane:
             for turn in turns:
                 turn.draft.aborted(desk.outbox)
             raise
+        done_ms = desk.clock.now_ms()
         if desk.traces is not None:
             _trace(desk.traces, turns, outcomes, *times)
         for turn, outcome in zip(turns, outcomes, strict=True):
             if outcome is None:
                 self._conflicted.discard(turn.conversation)
-                turn.draft.committed(desk.outbox, desk.progress)
+                turn.draft.committed(desk.outbox, desk.progress, done_ms)
                 for work, steps in turn.parts:
                     if steps:
                         work.committed()

@@ -30,10 +30,10 @@ class Milestones:
         self.accept_times = Histogram()
         self.delivery_times = Histogram(LONG_BUCKETS)
 
-    def accepted(self, message_id: MessageId, record: MessageRecord) -> None:
+    def accepted(self, message_id: MessageId, record: MessageRecord, now_ms: int) -> None:
         """Its first record is durable."""
         accept_ms = record.accept_ms
-        self.accept_times.observe((self._clock.now_ms() - accept_ms) / 1_000)
+        self.accept_times.observe((now_ms - accept_ms) / 1_000)
         if self._traces is not None:
             now_ns = self._clock.now_ns()
             self._traces.tell("accept", (message_id,), accept_ms * _MS_NS, now_ns)

@@ -100,10 +100,10 @@ class Progress:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def accepted(self, message_id: MessageId, written: Written) -> None:
+    def accepted(self, message_id: MessageId, written: Written, now_ms: int) -> None:
         """A message's first record is durable: news about it need not read it back."""
         self._recent.keep(message_id, written)
-        self._milestones.accepted(message_id, written.record)
+        self._milestones.accepted(message_id, written.record, now_ms)
 
     def record(
         self,

@@ -144,7 +144,7 @@ async def test_a_turn_is_not_kept_waiting(desk: Desk) -> None:
 async def test_a_turn_that_fails_leaves_no_status_behind_that_is_not_on_disk(desk: Desk) -> None:
     message = desk.messages[0]
     record = records.MessageRecord(conversation=CONVERSATION, status=api.MESSAGE_STATUS_ACCEPTED)
-    desk.progress.accepted(message, Written(record, DAY_MS * 100_000))
+    desk.progress.accepted(message, Written(record, DAY_MS * 100_000), DAY_MS)
     failing = Check(MESSAGES, message, 99)
     assert await desk.progress.record_with([desk.news(message, SENT)], [failing]) is not None
     await desk.record([desk.news(message, SENT)]).wait()
@@ -154,7 +154,7 @@ async def test_a_turn_that_fails_leaves_no_status_behind_that_is_not_on_disk(des
 async def test_what_was_accepted_need_not_be_read_back(desk: Desk) -> None:
     message = MessageId(b"m" * 16)  # has no row: only `accepted` tells of it
     record = records.MessageRecord(conversation=CONVERSATION, status=api.MESSAGE_STATUS_ACCEPTED)
-    desk.progress.accepted(message, Written(record, DAY_MS * 100_000))
+    desk.progress.accepted(message, Written(record, DAY_MS * 100_000), DAY_MS)
     await desk.record([desk.news(message, SENT)]).wait()
     await desk.record([desk.news(message, SENT), desk.news(message, DELIVERED)]).wait()
     assert await desk.events(message) == [SENT, DELIVERED]

@@ -61,7 +61,7 @@ async def test_its_readings_tell_of_a_full_store_and_of_a_writer_that_stands_sti
         passed = store.writer().passed
         await store.prove()
         assert store.writer() == (0, passed + 1, 0)
-        assert sum(store.commit_times.counts) == 0
+        assert store.commit_times.read()[1] == 0
         await _fill(store)
         assert store.space() == (0, 0, 1)
         os.kill(store.committer_pid, signal.SIGSTOP)

@@ -209,4 +209,4 @@ async def test_an_empty_job_proves_a_lane_and_is_not_timed() -> None:
         after = workers.reading(0)
         assert (before.waiting, after.waiting) == (0, 0)
         assert after.passed == before.passed + 1
-        assert sum(workers.job_times.counts) == 0
+        assert workers.job_times.read()[1] == 0
