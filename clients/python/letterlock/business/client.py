@@ -6,27 +6,19 @@ their drivers. Knows nothing of encryption: that is the gateway's work.
 
 from __future__ import annotations
 
-import asyncio
-import os
-import random
-from collections.abc import Awaitable, Callable
 from enum import IntEnum
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import Unpack
 from uuid import uuid4
 from weakref import WeakSet
 
-import grpc.aio
-
+from letterlock.business.gateway import GatewayClient, GatewayOptions
 from letterlock.business.inbox import BusinessInbox
 from letterlock.business.outgoing import OutgoingMessage, new_idempotency_key
 from letterlock.business.receive_stream import ReceiveStream
 from letterlock.business.send_stream import Messages, SendStream
-from letterlock.channel import bearer, open_channel
 from letterlock.content.v1 import content_pb2
 from letterlock.errors import InvalidRequest
-from letterlock.reconnect import Sleep, repeat
-from letterlock.retry import Backoff, RetryPolicy
+from letterlock.retry import Backoff
 from letterlock.v1 import (
     identities_pb2,
     identities_pb2_grpc,
@@ -40,11 +32,6 @@ MAX_WINDOW = 10_000
 DEFAULT_HOLD = 3_600.0
 """An hour, then the gateway may give the event to others: its holder has probably lost it."""
 
-CALL_ATTEMPTS = 5
-"""How often a single call is tried before its caller hears of it."""
-
-_Answer = TypeVar("_Answer")
-
 
 class Start(IntEnum):
     """Where a Receive stream starts."""
@@ -55,60 +42,26 @@ class Start(IntEnum):
     """With events from now on. What comes while the stream is away waits for OLDEST."""
 
 
-class BusinessClient:
+class BusinessClient(GatewayClient):
     """A business number at its gateway. Use it with `async with`.
 
-    `token` is the business's bearer token; `ca` the PEM file of the gateway's authority (default:
-    LETTERLOCK_CA, else the system's); `deadline` the seconds given to each single call, of which
-    there are at most five. `channel` (the caller's own, not closed here) replaces `target`.
+    `token` is the business's bearer token; a single call is tried five times, or as often as
+    `retry` says.
     """
 
     def __init__(
-        self,
-        target: str,
-        token: str,
-        *,
-        number: str,
-        ca: str | os.PathLike[str] | None = None,
-        insecure: bool = False,
-        channel: grpc.aio.Channel | None = None,
-        deadline: float = 10.0,
-        retry: RetryPolicy | None = None,
-        jitter: Callable[[], float] = random.random,
-        sleep: Sleep = asyncio.sleep,
+        self, target: str, token: str, *, number: str, **options: Unpack[GatewayOptions]
     ) -> None:
-        self._target, self._ca, self._insecure = target, ca, insecure
-        self._given_channel = channel
-        self._channel = channel
-        self._metadata = bearer(token)
+        super().__init__(target, token, **options)
         self._number = number
-        self._deadline = deadline
-        self._retry = retry or RetryPolicy()
-        self._jitter = jitter
-        self._sleep = sleep
         self._streams: WeakSet[SendStream | ReceiveStream] = WeakSet()  # ended ones drop out
-
-    async def __aenter__(self) -> Self:
-        if self._channel is None:
-            self._channel = open_channel(self._target, ca=self._ca, insecure=self._insecure)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """End every stream, then the connection."""
         for stream in list(self._streams):
             await stream.aclose()
         self._streams.clear()
-        if self._channel is not None and self._given_channel is None:
-            await self._channel.close()
-            self._channel = None
+        await super().aclose()
 
     async def send(
         self,
@@ -129,10 +82,7 @@ class BusinessClient:
         request = messaging_pb2.SendMessageRequest(
             business_number=self._number, message=message.to_proto()
         )
-        call = self._stub.SendMessage
-        answer = await self._call(
-            lambda: call(request, timeout=self._deadline, metadata=self._metadata)
-        )
+        answer = await self._calls.repeated(self._stub.SendMessage, request)
         return answer.accepted
 
     def send_many(self, messages: Messages, *, window: int = DEFAULT_WINDOW) -> SendStream:
@@ -143,11 +93,11 @@ class BusinessClient:
         """
         _check_window(window)
         stream = SendStream(
-            lambda: self._stub.Send(metadata=self._metadata),
+            lambda: self._stub.Send(metadata=self._calls.metadata),
             self._number,
             messages,
             window=window,
-            backoff=self._backoff(None),
+            backoff=self._backoff(),
             sleep=self._sleep,
         )
         self._streams.add(stream)
@@ -182,10 +132,10 @@ class BusinessClient:
         if lease is not None:
             opening.lease.FromNanoseconds(round(lease * 1e9))
         stream = ReceiveStream(
-            lambda: self._stub.Receive(metadata=self._metadata),
+            lambda: self._stub.Receive(metadata=self._calls.metadata),
             opening,
             hold=hold,
-            backoff=self._backoff(None),
+            backoff=self._backoff(),
             sleep=self._sleep,
         )
         self._streams.add(stream)
@@ -203,10 +153,7 @@ class BusinessClient:
             request.message_id = message_id
         elif idempotency_key is not None:
             request.idempotency_key = idempotency_key
-        call = self._stub.GetMessage
-        return await self._call(
-            lambda: call(request, timeout=self._deadline, metadata=self._metadata)
-        )
+        return await self._calls.repeated(self._stub.GetMessage, request)
 
     async def safety_number(self, user: str) -> identities_pb2.SafetyNumber:
         """The safety number with a user, by user id, or by phone number (+...) while there is a
@@ -216,10 +163,7 @@ class BusinessClient:
             request.phone_number = user
         else:
             request.user_id = user
-        call = self._identities.GetSafetyNumber
-        return await self._call(
-            lambda: call(request, timeout=self._deadline, metadata=self._metadata)
-        )
+        return await self._calls.repeated(self._identities.GetSafetyNumber, request)
 
     async def confirm_identity(
         self, user: str, *, digits: str | None = None, scanned: bytes | None = None
@@ -240,43 +184,25 @@ class BusinessClient:
             request.digits = "".join(digits.split())
         elif scanned is not None:
             request.scanned = scanned
-        call = self._identities.ConfirmIdentity
-        return await self._call(
-            lambda: call(request, timeout=self._deadline, metadata=self._metadata)
-        )
+        return await self._calls.repeated(self._identities.ConfirmIdentity, request)
 
     @property
     def inbox(self) -> BusinessInbox:
         """Dead letters, replay, and how events are kept."""
-        if self._channel is None:
-            raise InvalidRequest("not connected", field="client", limit="inside async with")
         return BusinessInbox(
-            receiving_pb2_grpc.ReceivingStub(self._channel),
-            self._number,
-            lambda call, request: self._call(
-                lambda: call(request, timeout=self._deadline, metadata=self._metadata)
-            ),
+            receiving_pb2_grpc.ReceivingStub(self._connected), self._number, self._calls
         )
 
     @property
     def _stub(self) -> messaging_pb2_grpc.MessagingAsyncStub:
-        if self._channel is None:
-            raise InvalidRequest("not connected", field="client", limit="inside async with")
-        return messaging_pb2_grpc.MessagingStub(self._channel)
+        return messaging_pb2_grpc.MessagingStub(self._connected)
 
     @property
     def _identities(self) -> identities_pb2_grpc.IdentitiesAsyncStub:
-        if self._channel is None:
-            raise InvalidRequest("not connected", field="client", limit="inside async with")
-        return identities_pb2_grpc.IdentitiesStub(self._channel)
+        return identities_pb2_grpc.IdentitiesStub(self._connected)
 
-    def _backoff(self, attempts: int | None) -> Backoff:
-        policy = self._retry
-        most = attempts if policy.attempts is None else policy.attempts
-        return Backoff(RetryPolicy(policy.first, policy.most, policy.factor, most), self._jitter)
-
-    async def _call(self, attempt: Callable[[], Awaitable[_Answer]]) -> _Answer:
-        return await repeat(attempt, self._backoff(CALL_ATTEMPTS), self._sleep)
+    def _backoff(self) -> Backoff:
+        return Backoff(self._retry, self._jitter)
 
 
 def _check_window(window: int) -> None:

@@ -1,14 +1,14 @@
 """What a business does about its events beside the stream: dead letters, replay, policy.
 
-Every call is safe to repeat and is repeated by `call`, the client's. Knows no stream.
+Every call is safe to repeat, and is repeated. Knows no stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Any
 
+from letterlock.calls import Calls
 from letterlock.errors import InvalidRequest
 from letterlock.v1 import receiving_pb2, receiving_pb2_grpc
 
@@ -22,11 +22,11 @@ class BusinessInbox:
         self,
         stub: receiving_pb2_grpc.ReceivingAsyncStub,
         number: str,
-        call: Callable[[Any, Any], Awaitable[Any]],
+        calls: Calls,
     ) -> None:
         self._stub = stub
         self._number = number
-        self._call = call
+        self._calls = calls
 
     async def dead_letters(self) -> AsyncIterator[receiving_pb2.DeadLetter]:
         """All dead letters, oldest first, without content; pages are fetched as needed."""
@@ -34,7 +34,7 @@ class BusinessInbox:
             business_number=self._number, page_size=PAGE_SIZE
         )
         while True:
-            page = await self._call(self._stub.ListDeadLetters, request)
+            page = await self._calls.repeated(self._stub.ListDeadLetters, request)
             for letter in page.dead_letters:
                 yield letter
             if not page.next_page_token:
@@ -46,8 +46,7 @@ class BusinessInbox:
         request = receiving_pb2.GetDeadLetterRequest(
             business_number=self._number, event_id=event_id
         )
-        found: receiving_pb2.DeadLetter = await self._call(self._stub.GetDeadLetter, request)
-        return found
+        return await self._calls.repeated(self._stub.GetDeadLetter, request)
 
     async def replay_dead_letters(self, event_ids: Sequence[str]) -> int:
         """Have up to 1,000 dead letters given again, under their ids; returns how many there
@@ -55,14 +54,14 @@ class BusinessInbox:
         request = receiving_pb2.ReplayDeadLettersRequest(
             business_number=self._number, event_ids=event_ids
         )
-        return int((await self._call(self._stub.ReplayDeadLetters, request)).replayed)
+        return (await self._calls.repeated(self._stub.ReplayDeadLetters, request)).replayed
 
     async def drop_dead_letters(self, event_ids: Sequence[str]) -> int:
         """Delete up to 1,000 dead letters for good; counts as `replay_dead_letters`."""
         request = receiving_pb2.DropDeadLettersRequest(
             business_number=self._number, event_ids=event_ids
         )
-        return int((await self._call(self._stub.DropDeadLetters, request)).dropped)
+        return (await self._calls.repeated(self._stub.DropDeadLetters, request)).dropped
 
     async def replay(self, *, since: datetime | None = None, event_id: str | None = None) -> int:
         """Have acknowledged events given again, from a time (with a time zone) or an event on, as
@@ -77,8 +76,8 @@ class BusinessInbox:
             raise InvalidRequest("from where?", field="from", limit=limit)
         replayed = 0
         while True:
-            part = await self._call(self._stub.ReplayEvents, request)
-            replayed += int(part.replayed)
+            part = await self._calls.repeated(self._stub.ReplayEvents, request)
+            replayed += part.replayed
             if not part.next_cursor:
                 return replayed
             request.cursor = part.next_cursor
@@ -86,8 +85,7 @@ class BusinessInbox:
     async def policy(self) -> receiving_pb2.ReceivePolicy:
         """How the number's events are treated."""
         request = receiving_pb2.GetReceivePolicyRequest(business_number=self._number)
-        found: receiving_pb2.ReceivePolicy = await self._call(self._stub.GetReceivePolicy, request)
-        return found
+        return await self._calls.repeated(self._stub.GetReceivePolicy, request)
 
     async def set_policy(
         self, *, max_attempts: int = 0, keep_acknowledged: float = 0.0
@@ -97,5 +95,4 @@ class BusinessInbox:
         policy = receiving_pb2.ReceivePolicy(max_attempts=max_attempts)
         policy.keep_acknowledged.FromNanoseconds(round(keep_acknowledged * 1e9))
         request = receiving_pb2.SetReceivePolicyRequest(business_number=self._number, policy=policy)
-        set_: receiving_pb2.ReceivePolicy = await self._call(self._stub.SetReceivePolicy, request)
-        return set_
+        return await self._calls.repeated(self._stub.SetReceivePolicy, request)

@@ -10,13 +10,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 import grpc.aio
 
 from letterlock.business.events import Event
 from letterlock.business.receiving import AckWindow
+from letterlock.closing import Closing
 from letterlock.errors import LetterlockError, ServerError
 from letterlock.reconnect import Sleep, first_answer, read_and_write, run_until_done
 from letterlock.retry import Backoff
@@ -31,7 +31,7 @@ CLOSE_SECONDS = 5.0
 """How long closing waits for the gateway to take the last acks."""
 
 
-class ReceiveStream:
+class ReceiveStream(Closing):
     """Async iterator over events; use it with `async with`, so that the last acks get out.
 
     At most `window` events are in the caller's hands; their leases are renewed for `hold` seconds
@@ -69,14 +69,6 @@ class ReceiveStream:
     async def __aenter__(self) -> Self:
         self._start()
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def __aiter__(self) -> Self:
         return self

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from types import TracebackType
 from typing import Self
 
 import grpc.aio
 
 from letterlock.business.outgoing import OutgoingMessage, SendResult, to_result
 from letterlock.business.sending import MAX_BATCH_MESSAGES, SendWindow
+from letterlock.closing import Closing
 from letterlock.errors import LetterlockError, ServerError
 from letterlock.reconnect import Sleep, first_answer, read_and_write, run_until_done
 from letterlock.retry import Backoff
@@ -26,7 +26,7 @@ SendCall = grpc.aio.StreamStreamCall[messaging_pb2.SendRequest, messaging_pb2.Se
 Messages = Iterable[OutgoingMessage] | AsyncIterable[OutgoingMessage]
 
 
-class SendStream:
+class SendStream(Closing):
     """Async iterator over the results, one for each message, in the order of their arrival.
 
     Results and unanswered messages together never exceed the window: a caller that stops taking
@@ -60,17 +60,6 @@ class SendStream:
         self._draining = False
         self._failure: BaseException | None = None
         self._runner: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def __aiter__(self) -> Self:
         return self

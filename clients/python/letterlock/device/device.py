@@ -12,13 +12,13 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from types import TracebackType
 from typing import Self
 
 import grpc.aio
 from tripleratchet import SafetyNumber
 
 from letterlock.channel import open_channel
+from letterlock.closing import Closing
 from letterlock.content.checks import text_content
 from letterlock.content.v1 import content_pb2
 from letterlock.device.connection import Connection, ConnectionOptions
@@ -37,7 +37,7 @@ from letterlock.relay.v1 import accounts_pb2
 from letterlock.retry import Backoff, RetryPolicy
 
 
-class Device:
+class Device(Closing):
     """One device of one user. Use it with `async with`; then `register()` or `link()` once.
 
     `store` keeps its state: a FileStore, or a MemoryStore for trials. `channel` (the caller's own,
@@ -102,14 +102,6 @@ class Device:
             await self._store.close()
             raise
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Commit what was acked, write what waits, end the stream, close the store."""
