@@ -14,7 +14,8 @@
     24 held              conversation (32), be64 → OutboxRecord without a submission; expires
 
 The inbox (19) has its own module. Tags are keyed hashes (`Keys`): the store cannot be searched
-for a phone number without the number's scope key. This module knows no values' insides.
+for a phone number without the number's scope key. The first 4 bytes of a key's tag are those of its
+beginning (`Number.key_tag`). This module knows no values' insides.
 """
 
 from __future__ import annotations

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import grpc
 import pytest
 from letterlock.business.client import BusinessClient
-from letterlock.business.outgoing import OutgoingMessage, SendResult
+from letterlock.business.outgoing import OutgoingMessage, SendResult, new_idempotency_key
 from letterlock.errors import (
     Busy,
     InvalidRequest,
@@ -461,3 +462,12 @@ def test_messages_do_not_show_what_they_say() -> None:
     message = OutgoingMessage(USER, "secret words", caller_tag=b"tag")
     assert "secret" not in repr(message)
     assert USER not in repr(message)
+
+
+def test_new_idempotency_keys_begin_with_the_time() -> None:
+    before_ms = time.time_ns() // 1_000_000
+    keys = [new_idempotency_key() for _ in range(256)]
+    after_ms = time.time_ns() // 1_000_000
+    assert len(set(keys)) == 256
+    assert {len(key) for key in keys} == {32}
+    assert all(before_ms <= int(key[:12], 16) <= after_ms for key in keys)

@@ -6,6 +6,7 @@ Only what would break a whole stream is checked here; everything else is the gat
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 
 from letterlock.content.v1 import content_pb2
@@ -21,8 +22,9 @@ MAX_KEY_CHARACTERS = 64
 
 
 def new_idempotency_key() -> str:
-    """A key that nobody has used: 32 characters of hex."""
-    return os.urandom(16).hex()
+    """A key that nobody has used: 32 characters of hex. It begins with the time in milliseconds
+    (12 characters), with which a gateway finds and writes it cheaply."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 @dataclass(frozen=True, slots=True)
