@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from letterlockd.clock import WaryClock
 from letterlockd.housekeeping import Duty, Sweeper
 from letterlockd.records.v1.deletions_pb2 import DeletionRecord
 from letterlockd.sealing.deletions import DELETIONS, Deletions
@@ -96,6 +97,18 @@ async def test_kept_tables_are_left_to_their_owners() -> None:
     sweeper = Sweeper([duty], [], clock, interval_seconds=1, limit_per_step=1, sleep=clock.sleep)
     await sweeper.sweep_all()
     assert sweeper.removed == {"day-keys": 1}
+
+
+async def test_a_clock_that_leaps_ahead_destroys_no_key(tmp_path: Path) -> None:
+    clock, store = FakeClock(START_MS), MemoryStore([*TABLES, DELETIONS])
+    ring = await Keyring.open(store, FileKeyProvider(tmp_path / "key"), clock)
+    day_key = await ring.day_key(b"", START_MS)
+    wary = WaryClock(clock)
+    sweeper = Sweeper([_duty(store)], [ring], wary, interval_seconds=60, sleep=clock.sleep)
+    clock.set_wall(START_MS + 40 * DAY_MS)
+    await sweeper.sweep_all()
+    clock.set_wall(START_MS)
+    assert await ring.day_key_by_id(b"", day_key.id) == day_key
 
 
 async def test_a_lost_store_ends_the_task() -> None:

@@ -14,7 +14,7 @@ from letterlock.v1 import businesses_pb2_grpc, identities_pb2_grpc, receiving_pb
 from letterlockd.app.exporting import open_traces
 from letterlockd.app.parts import limits_of, open_store, protections_of, server_identity
 from letterlockd.app.watching import time_path, watch_gateway
-from letterlockd.clock import system_clock
+from letterlockd.clock import WaryClock, system_clock
 from letterlockd.files import read_file
 from letterlockd.gateway import expiry, tables
 from letterlockd.gateway.handover import Handover
@@ -97,7 +97,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     sweeper = Sweeper(
         [Duty(store, gateway.deletions, keep=expiry.KEPT), Duty(books, book_deletions)],
         [keyring, book_keys],
-        clock,
+        WaryClock(clock, since_ms=gateway.deletions.newest_ms),
         interval_seconds=settings.store.sweep_seconds,
     )
     rotation = MasterRotation(key_file, protections, [book_keys, keyring])

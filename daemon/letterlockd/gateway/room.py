@@ -19,7 +19,7 @@ from typing import Self
 import grpc.aio
 from letterlock.relay.v1 import mailbox_pb2
 
-from letterlockd.clock import Clock
+from letterlockd.clock import Clock, WaryClock
 from letterlockd.gateway import restored
 from letterlockd.gateway.ages import Ages
 from letterlockd.gateway.contacts import Contacts
@@ -225,7 +225,7 @@ class Gateway:
             self.progress,
             held,
             inbox,
-            clock,
+            WaryClock(clock),
             counters,
             deletions,
             seconds=settings.expiry_seconds,

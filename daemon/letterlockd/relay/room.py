@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-from letterlockd.clock import Clock
+from letterlockd.clock import Clock, WaryClock
 from letterlockd.errors import BrokenInvariant, BusyError, LetterlockError
 from letterlockd.legs import Reading
 from letterlockd.relay.accounts import Device
@@ -108,7 +108,9 @@ class Relay:
             settings,
         )
         self.devices = Devices(store, self.directory, clock, random, settings)
-        self.sweeper = Sweeper(store, self._journal, self.switchboard, deletions, clock, settings)
+        self.sweeper = Sweeper(
+            store, self._journal, self.switchboard, deletions, WaryClock(clock), settings
+        )
         self._failure: LetterlockError | None = None
         self._task: asyncio.Task[None] | None = None
 

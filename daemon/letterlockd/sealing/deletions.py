@@ -73,6 +73,11 @@ class Deletions:
             hour, newest = hour + 1, DeletionRecord()
         return cls(store, key, hour, newest)
 
+    @property
+    def newest_ms(self) -> int:
+        """When something was last removed, milliseconds since 1970; 0: never."""
+        return self._entry.due_until_ms
+
     def note(self, removed: Iterable[tuple[str, int]]) -> None:
         """So many records of these tables (name, count) are removed, durably."""
         for table, count in removed:
