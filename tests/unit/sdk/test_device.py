@@ -448,6 +448,25 @@ async def test_a_message_under_a_known_id_is_given_once(
     await relay.until(lambda: not bert_device.items)
 
 
+async def test_a_known_id_is_known_after_a_restart(
+    target: str, anna: Device, relay: FakeRelay
+) -> None:
+    store = MemoryStore()
+    async with device(target, store) as bert:
+        await register(bert, BERT)
+        await anna.send_text(BERT, "one")
+        (await message(bert)).ack()
+        account = relay.accounts[bert.account_id]
+        await relay.until(lambda: not account.devices[1].items)
+    submission = relay.received[-1]
+    relay.submitted.clear()
+    relay.store(relay.accounts[anna.account_id].devices[1], submission)
+    await anna.send_text(BERT, "two")
+    async with device(target, store) as bert:
+        await bert.connect()
+        assert (await message(bert)).text == "two"
+
+
 async def test_receipts_arrive(anna: Device, bert: Device, relay: FakeRelay) -> None:
     sent = await anna.send_text(BERT, "one")
     receipt = mailbox_pb2.Receipt(
