@@ -84,8 +84,8 @@ class WaryClock:
            ▲                       │ the clock came back
            └───────────────────────┘
 
-    A clock that goes back is believed: then things are destroyed later, not earlier. `since_ms`:
-    the last time that is known from before this start, or 0.
+    A clock that goes back is believed, and so is its return: then things are destroyed later, not
+    earlier. `since_ms`: the last time that is known from before this start, or 0.
     """
 
     def __init__(self, clock: Clock, *, since_ms: int = 0) -> None:
@@ -100,7 +100,9 @@ class WaryClock:
         expected_ms = self._wall_ms + int((at - self._at) * 1_000)
         if wall_ms > expected_ms + LEAP_MS and self._holds(at):
             return expected_ms
-        self._wall_ms, self._at, self._held_since = wall_ms, at, None
+        self._held_since = None
+        if wall_ms >= expected_ms:
+            self._wall_ms, self._at = wall_ms, at
         return wall_ms
 
     def now_ns(self) -> int:
