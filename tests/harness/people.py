@@ -28,7 +28,7 @@ EXPIRED = STATUS.MESSAGE_STATUS_EXPIRED
 PROMPT = RetryPolicy(first=0.05, most=0.5)
 """Tests kill what they talk to, and shall not wait long for it afterwards."""
 
-PATIENT = RetryPolicy(first=1.0, most=4.0, attempts=12)
+PATIENT = RetryPolicy(first=1.0, most=8.0, attempts=12)
 """For single calls: longer than a role takes to come back on a busy machine."""
 
 
