@@ -68,6 +68,7 @@ class Health:
         self._bound_s = bound_s
         self._sleep = sleep
         self._told: dict[str, bool] = {}
+        self._unproven: frozenset[str] | None = None
         self._probing: set[Leg] = set()
 
     @property
@@ -126,21 +127,20 @@ class Health:
 
     async def _tell(self, report: Report) -> None:
         now = self._clock.monotonic()
-        unproven = {each.leg.name for each in self._legs if not each.leg.proven(now)}
+        unproven = frozenset(each.leg.name for each in self._legs if not each.leg.proven(now))
+        if unproven != self._unproven:
+            _log_change(unproven, first=self._unproven is None)
+            self._unproven = unproven
         for service, needed in self._services.items():
             healthy = not needed & unproven
-            before = self._told.get(service)
-            if healthy == before:
-                continue
-            self._told[service] = healthy
-            await report(service, healthy)
-            if service == "":
-                _log_change(healthy, sorted(unproven), first=before is None)
+            if healthy != self._told.get(service):
+                self._told[service] = healthy
+                await report(service, healthy)
 
 
-def _log_change(healthy: bool, unproven: Sequence[str], *, first: bool) -> None:
-    if healthy:
+def _log_change(unproven: frozenset[str], *, first: bool) -> None:
+    if not unproven:
         _log.info("messages_move")
     else:  # at the start the relay is only just being called
         tell = _log.info if first else _log.warning
-        tell("messages_do_not_move", unproven=unproven)
+        tell("messages_do_not_move", unproven=sorted(unproven))

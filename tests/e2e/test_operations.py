@@ -160,6 +160,13 @@ async def test_a_full_store_refuses_by_name_and_works_again(
             assert reasons
             assert reasons <= {"STORAGE_FULL"}
             assert all(r.error.retry_after for r in results if r.error is not None)
+            await running.logged(
+                lambda entry: (
+                    entry["event"] == "messages_do_not_move"
+                    and entry["role"] == "gateway"
+                    and "space" in entry["unproven"]
+                )
+            )
             async with asyncio.timeout(60):
                 while True:
                     (again,) = [

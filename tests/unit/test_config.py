@@ -68,6 +68,9 @@ def test_paths_in_a_file_are_meant_from_its_folder(tmp_path: Path) -> None:
         ("[tls]\ncertificate = 'a'\n", ["tls", "key"]),
         ("[store]\nmax_bytes = 1\n", ["store.max_bytes"]),
         ("[log]\nlevel = 'loud'\n", ["log.level"]),
+        ("[health]\nbound_seconds = 0\n", ["health.bound_seconds"]),
+        ("[traces]\nshare = 2\n", ["traces.share"]),
+        ("[traces]\nexporter = '../x'\n", ["traces.exporter"]),
         ("[gateway\n", ["letterlock.toml", "TOML"]),
     ],
 )
