@@ -394,7 +394,7 @@ async def test_ctrl_c_in_the_middle_of_a_send_says_so_and_the_message_is_kept(
             await relay.until(lambda: len(relay.submitted) == 1)
             process.send_signal(signal.SIGINT)
             _, err = await process.communicate()
-            assert process.returncode == 130
+            assert process.returncode == 130, err.decode()
             assert "the message is kept in" in err.decode()
             assert "Traceback" not in err.decode()
             async with Device(target, store=FileStore(state), insecure=True) as device:
