@@ -4,7 +4,8 @@
 #   make demo    a conversation over real processes        make check   lints, types, contracts, drift
 #   make test    all tests                                 make gen     code from proto/
 #   make run     the daemon, in ./letterlock-data          make bench   speed, beside the official client
-#   make soak    1,000 fault rounds, with a report         make clean   removes what was installed and built
+#   make soak    1,000 fault rounds, with a report         make bench-report   all workloads, drawn
+#   make clean   removes what was installed and built      make bench-check    budgets that stay
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -20,11 +21,11 @@ STAMPS := .make
 TYPESCRIPT := clients/typescript
 NODE_STAMPS := $(if $(NPM),$(STAMPS)/node-interop $(STAMPS)/node-proto $(STAMPS)/node-typescript)
 
-.PHONY: help demo test check gen bench soak run clean toolchains
+.PHONY: help demo test check gen bench bench-report bench-check soak run clean toolchains
 .NOTPARALLEL:
 
 help:
-	@sed -n '4,7s/^# *//p' Makefile
+	@sed -n '4,8s/^# *//p' Makefile
 
 demo: $(STAMPS)/python $(NODE_STAMPS)
 	$(BIN)/python -m tests.demo
@@ -47,6 +48,12 @@ gen: $(STAMPS)/python $(NODE_STAMPS)
 
 bench: $(STAMPS)/python $(NODE_STAMPS)
 	$(BIN)/python -m bench
+
+bench-report: $(STAMPS)/python $(NODE_STAMPS)
+	$(BIN)/python -m bench report
+
+bench-check: $(STAMPS)/python $(NODE_STAMPS)
+	$(BIN)/python -m bench check
 
 # ROUNDS and SEED can be given: `make soak SEED=4711 ROUNDS=1` plays one round again.
 ROUNDS ?= 1000

@@ -1,6 +1,12 @@
-"""Speed beside the goals: the ratchet against the official client, and the whole way.
+"""The benchmark harness: named workloads, each one command.
 
-python -m bench [--json]     some four minutes; lines and plots go to bench/results/
+    python -m bench                       what `make bench` prints, some five minutes
+    python -m bench WORKLOAD [--json]     one of them; --help names all and their sizes
+    python -m bench report [WORKLOAD...]  measures them, or all, and draws one page
+    python -m bench compare REV           this tree and a commit, in turns
+    python -m bench check                 fails when a budget is lost
+
+Lines go to bench/results/, one file a workload.
 """
 
 from __future__ import annotations
@@ -8,69 +14,112 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
-import uvloop
 from rich.console import Console
 
-from bench import crypto, end_to_end, measure
-from bench.business import LedgerError
+from bench import measure, report
+from bench.check import check
+from bench.compare import compare
+from bench.row import Sizes
+from bench.run import as_shown, run
+from bench.workloads import ALL, summary
 
-CRYPTO_ROUNDS = 5
+BRIEF = ("crypto", "campaign-known", "inbound", "latency", "devices")
+_BRIEF_SIZES = Sizes(rounds=3, rates=(200, 500), devices=2_000)
+_SIZES = {field.name: field for field in fields(Sizes)}
+_SEVERAL = ("rates", "growth")
 
 
-def ratchet_lines(results: Sequence[crypto.Result]) -> list[dict[str, Any]]:
-    """The ratchet's figures as lines of the summary."""
-    done, rows = list(results), []
-    for workload, goal in crypto.GOALS.items():
-        times = crypto.ratio(done, workload, cpu=True)
-        shown = "not measured" if times is None else f"{times:.2f} times less CPU"
-        reached = None if times is None else times >= goal
-        rows.append((workload, shown, f"{goal} times less than the official client", reached))
-    for workload in crypto.COUNTERPARTS:
-        over = crypto.over_primitives(done, workload)
-        goal_text = f"{crypto.BATCH_GOAL} times the bare primitives"
-        rows.append((workload, f"{over:.2f} times", goal_text, over <= crypto.BATCH_GOAL))
-    return [
-        {
-            "workload": workload,
-            "median": shown,
-            "10 % to 90 %": "",
-            "goal": goal,
-            "reached": {None: "", True: "yes", False: "no"}[reached],
-        }
-        for workload, shown, goal, reached in rows
+def brief(sizes: Sizes, *, as_json: bool) -> None:
+    """What `make bench` prints: the ratchet beside the official client, and the whole way."""
+    lines = []
+    for name in BRIEF:
+        lines += summary(name, run(name, sizes, as_json=as_json))
+    if not as_json:
+        shown = [as_shown(line) for line in lines]
+        Console(width=measure.WIDTH).print(measure.grid("Figures beside their goals", shown))
+
+
+def compared(arguments: argparse.Namespace, sizes: argparse.Namespace) -> None:
+    """Print what a comparison found."""
+    options = [
+        text
+        for name, value in vars(sizes).items()
+        if value is not None and name != "rounds"
+        for text in (
+            f"--{name.replace('_', '-')}",
+            *map(str, value if name in _SEVERAL else [value]),
+        )
     ]
+    lines = compare(arguments.revision, arguments.workload, options, rounds=sizes.rounds or 5)
+    if arguments.json:
+        print("\n".join(json.dumps(line) for line in lines))
+    else:
+        title = f"{arguments.workload}: this tree and {arguments.revision}, in turns"
+        Console(width=measure.WIDTH).print(measure.grid(title, lines))
+
+
+def _with_sizes(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    group = parser.add_argument_group("sizes")
+    for name in _SIZES:
+        several: dict[str, Any] = {"nargs": "+"} if name in _SEVERAL else {}
+        kind = Path if name == "folder" else int
+        shown = getattr(Sizes(), name)
+        group.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, help=f"[{shown}]", default=None, **several
+        )
+    parser.add_argument("--json", action="store_true", help="JSON lines instead of tables")
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _with_sizes(
+        argparse.ArgumentParser(
+            prog="python -m bench",
+            description=__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    commands = parser.add_subparsers(dest="command", metavar="")
+    for name, workload in ALL.items():
+        _with_sizes(commands.add_parser(name, help=workload.what))
+    made = _with_sizes(commands.add_parser("report", help="measure and draw one page"))
+    made.add_argument("workloads", nargs="*", help="[all]")
+    made.add_argument("--kept", action="store_true", help="draw what was measured last")
+    made = _with_sizes(commands.add_parser("compare", help="this tree and a commit, in turns"))
+    made.add_argument("revision")
+    made.add_argument("workload", nargs="?", choices=list(ALL), default="campaign-known")
+    made = commands.add_parser("check", help="fail when more than 15 % of a budget is lost")
+    made.add_argument("--keep", action="store_true", help="measure and write the budgets")
+    return parser
 
 
 def main() -> None:
     """Command line."""
-    parser = end_to_end.options(argparse.ArgumentParser(description="Speed beside the goals."))
-    parser.add_argument("--json", action="store_true", help="JSON lines instead of tables")
-    parser.set_defaults(rounds=3)
-    arguments = parser.parse_args()
-    console = Console(width=measure.WIDTH, stderr=arguments.json)
-    console.print("The ratchet, beside the official client ...")
-    results = crypto.run(CRYPTO_ROUNDS)
-    measure.RESULTS.mkdir(parents=True, exist_ok=True)
-    lines = list(crypto.json_lines(results))
-    (measure.RESULTS / "crypto.jsonl").write_text("".join(line + "\n" for line in lines))
-    if arguments.json:
-        print("\n".join(lines))
+    arguments = _parser().parse_args()
+    if arguments.command == "check":
+        sys.exit(check(keep=arguments.keep))
+    given: dict[str, Any] = {
+        name: tuple(value) if name in _SEVERAL else value
+        for name in _SIZES
+        if (value := getattr(arguments, name)) is not None
+    }
+    if arguments.command is None:
+        brief(replace(_BRIEF_SIZES, **given), as_json=arguments.json)
+    elif arguments.command == "compare":
+        compared(arguments, argparse.Namespace(**{"rounds": None, **given}))
+    elif arguments.command == "report":
+        chosen = arguments.workloads or list(ALL)
+        if unknown := set(chosen) - set(ALL):
+            sys.exit(f"no such workload: {', '.join(sorted(unknown))}")
+        for name in () if arguments.kept else chosen:
+            run(name, replace(Sizes(), **given), as_json=arguments.json)
+        print(f"The page is {report.write()}")
     else:
-        console.print(crypto.table(results))
-    console.print("The whole way, through the real daemon ...")
-    try:
-        rows = uvloop.run(end_to_end.run(arguments))
-    except LedgerError as error:
-        sys.exit(f"the ledger does not balance: {error}")
-    summary = [*ratchet_lines(results), *end_to_end.summary(rows)]
-    if arguments.json:
-        print("\n".join(json.dumps({"bench": "summary", **line}) for line in summary))
-    else:
-        console.print(measure.grid("Goals", summary))
-        console.print(f"Lines and plots are in {measure.RESULTS.name}/ below bench/.")
+        run(arguments.command, replace(Sizes(), **given), as_json=arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The business of the end-to-end benchmark: sends numbered texts, keeps a ledger of its events."""
+"""A business of the daemon's workloads: sends numbered texts, keeps a ledger of its events."""
 
 from __future__ import annotations
 
@@ -12,46 +12,39 @@ from letterlock import BusinessClient, OutgoingMessage, SendResult
 from letterlock.business.events import Event
 from letterlock.v1 import messaging_pb2
 
+from bench.ledger import Ledger, LedgerError
+
 DELIVERED = messaging_pb2.MESSAGE_STATUS_DELIVERED
-
-
-class LedgerError(Exception):
-    """A message was lost, repeated or refused: the figures mean nothing."""
 
 
 @dataclass
 class Events:
-    """What the Receive stream gave since `begin`."""
+    """What the Receive stream gave since `begin`: statuses by kind, users' texts by number."""
 
     statuses: Counter[int] = field(default_factory=Counter)
-    texts: set[int] = field(default_factory=set)
-    repeated: int = 0
-    latencies_ms: list[float] = field(default_factory=list)
-    last_s: float = 0.0
+    texts: Ledger = field(default_factory=Ledger)
+    on_text: Callable[[int], None] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def begin(self) -> None:
+    def begin(self, texts: int = 0, on_text: Callable[[int], None] | None = None) -> None:
         self.statuses.clear()
-        self.texts.clear()
-        self.latencies_ms.clear()
-        self.repeated = 0
+        self.texts.begin(texts)
+        self.on_text = on_text
 
     def take(self, event: Event) -> None:
         if event.status is not None:
             self.statuses[event.status.status] += 1
         elif event.message is not None:
-            self._take_text(event.text or "")
+            self._take_text((event.text or "").partition(" ")[0])
         event.ack()
         self.changed.set()
 
-    def _take_text(self, text: str) -> None:
-        self.last_s = time.monotonic()
-        number, _, rest = text.partition(" ")
+    def _take_text(self, number: str) -> None:
         if not number.isdecimal():
             return
-        self.repeated += int(number) in self.texts
-        self.texts.add(int(number))
-        self.latencies_ms.append((self.last_s - float(rest.partition(" ")[0])) * 1e3)
+        self.texts.note(int(number))
+        if self.on_text is not None:
+            self.on_text(int(number))
 
 
 class Business:
@@ -82,14 +75,44 @@ class Business:
         async for result in self._client.send_many(self._due(rate, count), window=10_000):
             _check(result)
 
+    async def converse(self, turns: int, patience_s: float) -> float:
+        """Ping-pong with all users at once, `turns` texts each way; when it began."""
+        count = turns * len(self._users)
+        due: asyncio.Queue[int] = asyncio.Queue()
+
+        def answered(number: int) -> None:
+            if number + len(self._users) < count:
+                due.put_nowait(number + len(self._users))
+
+        async def next_texts() -> AsyncIterator[OutgoingMessage]:
+            for _ in range(count):
+                yield self._message(await due.get(), time.monotonic())
+
+        self.events.begin(count, answered)
+        began = time.monotonic()
+        for number in range(len(self._users)):
+            due.put_nowait(number)
+        try:
+            async with asyncio.timeout(patience_s):
+                async for result in self._client.send_many(next_texts(), window=10_000):
+                    _check(result)
+        except TimeoutError:
+            self.events.texts.balance.check(count)
+        await self.until_texts(count, patience_s)
+        return began
+
     async def until_delivered(self, count: int, patience_s: float) -> None:
-        """Wait until `count` messages are reported as delivered."""
+        """Wait until `count` messages are reported as delivered, each once."""
         seen = self.events.statuses
         await self._until("deliveries told", lambda: seen[DELIVERED], count, patience_s)
+        if seen[DELIVERED] != count:
+            raise LedgerError(f"{seen[DELIVERED]} reports of delivery for {count} messages")
 
     async def until_texts(self, count: int, patience_s: float) -> None:
-        """Wait until `count` numbered texts of users have come."""
-        await self._until("texts of users", lambda: len(self.events.texts), count, patience_s)
+        """Wait until `count` numbered texts of users have come, each once."""
+        texts = self.events.texts
+        await self._until("texts of users", lambda: texts.balance.arrived, count, patience_s)
+        texts.balance.check(count)
 
     async def _until(
         self, what: str, seen: Callable[[], int], count: int, patience_s: float

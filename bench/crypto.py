@@ -1,29 +1,24 @@
 """The ratchet against the official client: the same work, in turns, in one run.
 
-    python -m bench.crypto [--json] [--rounds N]
+    python -m bench crypto [--json] [--rounds N]
 
 "Batch" is how a worker does it: the record opened once for 64 messages; the official interface has
 no counterpart, so it is set beside the single operation. In the set-up rows both ends of the
 official conversation are official. "Bare primitives" are the library calls that any message needs.
 Rounds of both sides alternate after a warm-up; medians are given with the 10th and 90th percentile.
-On a machine that others use, compare the last column: it is of processor time.
+On a machine that others use, compare processor time.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from bench import measure as measurements
-from bench.crypto_sides import PRIMITIVES, TEXT, Official, Ours, Side, Taken
+from bench.crypto_sides import PRIMITIVES, Official, Ours, Side, Taken
 from bench.measure import Spread
+from bench.row import Row, Sizes
 from tests.harness.node import install_official_client
 
 WARM_UP_ROUNDS = 2
@@ -93,13 +88,11 @@ def over_primitives(results: list[Result], workload: str) -> float:
     return ours[workload] / ours[PRIMITIVES]
 
 
-def json_lines(results: list[Result]) -> Iterator[str]:
-    """The conditions, then one line for each result."""
-    yield json.dumps({"bench": "crypto", "conditions": conditions()})
+def rows(results: list[Result]) -> Iterator[Row]:
+    """One row for each result."""
     for result in results:
-        line: dict[str, Any] = {
-            "bench": "crypto",
-            "workload": result.workload,
+        row: Row = {
+            "operation": result.workload,
             "implementation": result.implementation,
             "median_us": round(result.taken.median, 2),
             "p10_us": round(result.taken.p10, 2),
@@ -109,40 +102,12 @@ def json_lines(results: list[Result]) -> Iterator[str]:
             "operations_per_round": COUNTS[result.workload],
         }
         if result.implementation == Ours.name:
-            for key, cpu in (("times_faster_than_official", False), ("times_less_cpu", True)):
+            for key, cpu in (("times_faster", False), ("times_less_cpu", True)):
                 times = ratio(results, result.workload, cpu=cpu)
-                line[key] = None if times is None else round(times, 2)
-        yield json.dumps(line)
-
-
-def conditions() -> dict[str, Any]:
-    """What the figures depend on."""
-    return measurements.conditions(message_bytes=len(TEXT))
-
-
-def table(results: list[Result]) -> Table:
-    """The results for people."""
-    shown = Table(title="Crypto, microseconds for one operation: median (10 % to 90 %)")
-    names = list(dict.fromkeys(result.implementation for result in results))
-    shown.add_column("workload")
-    for name in names:
-        shown.add_column(name, justify="right")
-    shown.add_column("times faster", justify="right")
-    shown.add_column("less CPU", justify="right")
-    for workload in COUNTS:
-        cells = [_cell(results, workload, name) for name in names]
-        times = (ratio(results, workload), ratio(results, workload, cpu=True))
-        shown.add_row(workload, *cells, *("" if each is None else f"{each:.2f}" for each in times))
-    return shown
-
-
-def _cell(results: list[Result], workload: str, name: str) -> str:
-    for result in results:
-        if (result.workload, result.implementation) == (workload, name):
-            taken = result.taken
-            spread = f"({taken.p10:.0f} to {taken.p90:.0f})"
-            return f"{taken.median:.1f} {spread}, CPU {result.cpu.median:.1f}"
-    return ""
+                if times is not None:
+                    row[key] = round(times, 2)
+            row["over_primitives"] = round(over_primitives(results, result.workload), 2)
+        yield row
 
 
 def run(rounds: int) -> list[Result]:
@@ -159,18 +124,8 @@ def run(rounds: int) -> list[Result]:
             official.close()
 
 
-def main() -> None:
-    """Measure, and print JSON lines or a table."""
-    parser = argparse.ArgumentParser(description="The ratchet against the official client.")
-    parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
-    parser.add_argument("--rounds", type=int, default=9, help="measured rounds (default 9)")
-    arguments = parser.parse_args()
-    results = run(arguments.rounds)
-    if arguments.json:
-        print("\n".join(json_lines(results)))
-    else:
-        Console(width=measurements.WIDTH).print(table(results))
-
-
-if __name__ == "__main__":
-    main()
+async def workload(sizes: Sizes) -> AsyncIterator[Row]:
+    """The ratchet against the official client, and against the bare primitives of a message."""
+    results = await asyncio.to_thread(run, sizes.rounds)
+    for row in rows(results):
+        yield row

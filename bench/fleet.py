@@ -1,6 +1,6 @@
-"""The users of the end-to-end benchmark: many devices in a process of their own.
+"""The users of the daemon's workloads: many devices in a process of their own.
 
-Run by `bench.end_to_end`, which writes one JSON command a line to standard input and reads one
+Run by `bench.stage`, which writes one JSON command a line to standard input and reads one
 answer a line from standard output. The devices are the SDK's, with their state in memory, about a
 hundred to a connection. Each text begins with its number and the time at which it was due
 (CLOCK_MONOTONIC, the same in all processes of a machine), so that the ledger and the latencies are
@@ -14,8 +14,7 @@ import json
 import sys
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,38 +26,11 @@ from letterlock.device.events import IncomingMessage, SendRefused
 from letterlock.errors import Busy
 from letterlockd import collector
 
+from bench.ledger import Ledger
+
 DEVICES_A_CHANNEL = 100
 AT_ONCE = 16
 """Registrations in flight: the folder of codes keeps the newest hundred."""
-
-
-@dataclass
-class Ledger:
-    """What arrived, by number, since the last command that began a count."""
-
-    expected: int = 0
-    arrived: set[int] = field(default_factory=set)
-    repeated: int = 0
-    latencies_ms: list[float] = field(default_factory=list)
-    last_s: float = 0.0
-    complete: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def begin(self, expected: int) -> None:
-        self.expected, self.repeated = expected, 0
-        self.arrived.clear()
-        self.latencies_ms.clear()
-        self.complete.clear()
-
-    def note(self, text: str) -> None:
-        number, due_s, _ = text.split(" ", 2)
-        now = time.monotonic()
-        if int(number) in self.arrived:
-            self.repeated += 1
-        self.arrived.add(int(number))
-        self.latencies_ms.append((now - float(due_s)) * 1e3)
-        self.last_s = now
-        if len(self.arrived) >= self.expected:
-            self.complete.set()
 
 
 class Fleet:
@@ -71,6 +43,8 @@ class Fleet:
         self._devices: list[Device] = []
         self._business = b""
         self._ledger = Ledger()
+        self._latencies_ms: list[float] = []
+        self._echoes = False
         self._refused: Counter[str] = Counter()
         self._readers: list[asyncio.Task[None]] = []
         self._registering = asyncio.Semaphore(AT_ONCE)
@@ -81,25 +55,23 @@ class Fleet:
         await asyncio.gather(*(self._register(f"+{number}", devices_each) for number in numbers))
         return {"devices": len(self._devices)}
 
-    async def begin(self, expected: int) -> dict[str, Any]:
-        """Count from nothing, up to `expected`."""
+    async def begin(self, expected: int, echo: bool = False) -> dict[str, Any]:
+        """Count from nothing, up to `expected`; with `echo`, answer each text with itself."""
         self._ledger.begin(expected)
+        self._latencies_ms.clear()
+        self._echoes = echo
         return {}
 
     async def finish(self, patience_s: float) -> dict[str, Any]:
         """Wait for what is expected, and tell what came."""
         ledger = self._ledger
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 await ledger.complete.wait()
-        except TimeoutError:
-            pass
         return {
-            "arrived": len(ledger.arrived),
-            "repeated": ledger.repeated,
-            "strange": sum(number >= ledger.expected for number in ledger.arrived),
+            "balance": ledger.balance,
             "last_s": ledger.last_s,
-            "latencies_ms": sorted(round(taken, 3) for taken in ledger.latencies_ms),
+            "latencies_ms": sorted(round(taken, 3) for taken in self._latencies_ms),
         }
 
     async def answer(self, each: int) -> dict[str, Any]:
@@ -177,8 +149,15 @@ class Fleet:
                 continue
             self._business = event.sender
             if event.text is not None:
-                self._ledger.note(event.text)
+                self._take(event.text)
+                if self._echoes:
+                    await device.send_text(event.sender, event.text, wait=False)
             event.ack()
+
+    def _take(self, text: str) -> None:
+        number, due_s, _ = text.split(" ", 2)
+        self._ledger.note(int(number))
+        self._latencies_ms.append((self._ledger.last_s - float(due_s)) * 1e3)
 
     async def _send(self, device: Device, count: int, text: str) -> None:
         for _ in range(count):

@@ -19,7 +19,10 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import uvloop
@@ -52,10 +55,12 @@ FRAME = 64
 
 
 class InstantRelay:
-    """Stands in for the uplink: knows the users, and has every submission at once."""
+    """Stands in for the uplink: knows every number, and has every submission at once. All accounts
+    have the same keys, since nobody opens what is sent to them."""
 
-    def __init__(self, gateway: Gateway, users: dict[str, User]) -> None:
-        self._users = users
+    def __init__(self, gateway: Gateway) -> None:
+        user = User.create()
+        self._identity_key, self._bundle = user.identity_key, user.bundle(1)
         self._gateway = gateway
         self._frame = asyncio.get_running_loop().call_soon
         self._waiting = False
@@ -86,11 +91,9 @@ class InstantRelay:
     ) -> list[keys_pb2.BundleResult]:
         results = []
         for target in targets:
-            user = self._users[target.phone_number]
-            bundles = keys_pb2.AccountBundles(
-                account_id=user.account, identity_key=user.identity_key
-            )
-            bundles.devices.add().MergeFromString(user.bundle(1))
+            account = sha256(target.phone_number.encode()).digest()[:16]
+            bundles = keys_pb2.AccountBundles(account_id=account, identity_key=self._identity_key)
+            bundles.devices.add().MergeFromString(self._bundle)
             results.append(keys_pb2.BundleResult(bundles=bundles))
         return results
 
@@ -139,11 +142,28 @@ class Load:
             self._all.set()
 
 
-async def run(arguments: argparse.Namespace, folder: Path) -> None:
+def numbers(first: int, end: int) -> list[str]:
+    """Numbers of users."""
+    return [f"+4915{number:09d}" for number in range(first, end)]
+
+
+@dataclass(frozen=True)
+class OpenGateway:
+    """A gateway's front in this process, its children, and what sends through it."""
+
+    load: Load
+    pids: dict[int, str]
+    """Of all processes, by role."""
+
+
+@asynccontextmanager
+async def open_gateway(
+    folder: Path, *, store_kind: str, text_bytes: int
+) -> AsyncIterator[OpenGateway]:
+    """A gateway of one business number over a store in `folder`."""
     clock = SystemClock()
-    store = await _open_store(arguments.store, folder)
+    store = await _open_store(store_kind, folder)
     keys = await Keyring.open(store, FileKeyProvider(folder / "master.key"), clock)
-    users = {f"+4915{n:09d}": User.create() for n in range(arguments.users)}
 
     async def nobody(account: AccountId) -> Sender | None:
         return None
@@ -164,33 +184,45 @@ async def run(arguments: argparse.Namespace, folder: Path) -> None:
             history=await History.open(store, lambda: 0),
         ) as gateway,
     ):
-        InstantRelay(gateway, users)
+        InstantRelay(gateway)
         registered = await gateway.identities.register_number(BUSINESS, "+493012345", RETENTION_MS)
         sender = Sender(BUSINESS, registered.account_id, "+493012345", RETENTION_MS)
-        load = Load(gateway, sender, "x" * arguments.text)
-        await load.send(list(users), 2 * len(users))
+        pids = {os.getpid(): "gateway front and load"}
+        pids |= {pid: "gateway workers" for pid in pool.pids if pid is not None}
+        if isinstance(store, LmdbStore):
+            pids[store.committer_pid] = "gateway committers"
+        yield OpenGateway(Load(gateway, sender, "x" * text_bytes), pids)
+    await store.aclose()
+
+
+async def run(arguments: argparse.Namespace, folder: Path) -> None:
+    """One measurement; prints its line."""
+    users = numbers(0, arguments.users)
+    async with open_gateway(
+        folder, store_kind=arguments.store, text_bytes=arguments.text
+    ) as opened:
+        await opened.load.send(users, 2 * len(users))
         collector.calm()
         profiler = cProfile.Profile() if arguments.profile else None
         wall, cpu = time.perf_counter(), time.process_time()
         if profiler is not None:
             profiler.enable()
-        await load.send(list(users), arguments.messages)
+        await opened.load.send(users, arguments.messages)
         if profiler is not None:
             profiler.disable()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         if profiler is not None:
             pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
-    await store.aclose()
     print(
         json.dumps(
             {
-                "workload": "gateway.outbound",
+                "bench": "gateway",
                 "messages": arguments.messages,
                 "users": arguments.users,
                 "store": arguments.store,
                 "text_bytes": arguments.text,
                 "front_us_per_message": round(cpu / arguments.messages * 1e6, 1),
-                "messages_per_second": round(arguments.messages / wall),
+                "messages_per_s": round(arguments.messages / wall),
             }
         )
     )

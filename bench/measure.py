@@ -51,6 +51,17 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Round by round, so that what the machine did to both cancels out; the shorter one ends it."""
+    return [one / other for one, other in zip(ours, theirs, strict=False)]
+
+
+def loss(now: float, before: float, *, smaller: bool = False) -> float:
+    """The share of a figure that is gone: 0.2 where four fifths are left; below 0 is a gain.
+    `smaller`: whether less of it is better."""
+    return 1 - (before / now if smaller else now / before)
+
+
 def conditions(**more: object) -> dict[str, Any]:
     """What every figure of a run depends on."""
     return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -46,18 +46,33 @@ class DaemonProcesses:
 
     def cpu_s(self) -> Usage:
         """CPU seconds since their start, user and system, by role."""
-        used: Usage = defaultdict(float)
-        for process, role in self._roles.items():
-            times = process.cpu_times()
-            used[role] += times.user + times.system
-        return used
+        return cpu_s(self.pids())
 
     def memory_mb(self) -> Usage:
         """PSS in megabytes (10^6), by role."""
-        held: Usage = defaultdict(float)
-        for process, role in self._roles.items():
-            held[role] += pss_bytes(process.pid) / 1e6
-        return held
+        return memory_mb(self.pids())
+
+
+def cpu_s(pids: Mapping[int, str]) -> Usage:
+    """CPU seconds of some processes since their start, by role."""
+    used: Usage = defaultdict(float)
+    for pid, role in pids.items():
+        times = psutil.Process(pid).cpu_times()
+        used[role] += times.user + times.system
+    return used
+
+
+def memory_mb(pids: Mapping[int, str]) -> Usage:
+    """PSS of some processes in megabytes (10^6), by role."""
+    held: Usage = defaultdict(float)
+    for pid, role in pids.items():
+        held[role] += pss_bytes(pid) / 1e6
+    return held
+
+
+def rounded(held: Usage) -> dict[str, int]:
+    """Whole megabytes, for a row."""
+    return {role: round(size) for role, size in held.items()}
 
 
 def pss_bytes(pid: int) -> int:

@@ -1,67 +1,151 @@
-"""The relay alone: one gateway that submits, N devices that take and acknowledge.
+"""Our relay as a hop: one gateway that submits, a connected device for each mailbox.
 
-    python bench/relay.py                        throughput, then latency at a fixed rate
-    python bench/relay.py --idle 2000            memory of connected devices that get nothing
-    python bench/relay.py --json                 one JSON line for each measurement
-
-The relay runs in a process of its own over LMDB in a fresh folder, each commit synced to disk, and
-speaks gRPC without TLS over a Unix socket. The load generator shares the machine with it. A message
-counts when its DELIVERED receipt has come back: submit, commit, deliver, acknowledge, delete.
+The last message of each mailbox in a round asks for a receipt. A mailbox's acknowledgements are
+carried out in order, so that receipt says that all of its deletions are durable; it is more than a
+peer is asked for. The load generator is this process, and shares the machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import grpc
-import psutil
-import uvloop
-from letterlock.relay.v1 import accounts_pb2_grpc, keys_pb2_grpc, mailbox_pb2
+from letterlock.relay.v1 import mailbox_pb2
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from bench import hop
+from bench.ledger import Ledger, LedgerError
+from bench.relay_process import CODES, SOCKET
+from bench.row import Row, Sizes
+from tests.harness.relay import GATEWAY, Outbox, Peer, RelayClient, Stream, submission
 
-from letterlockd.clock import SystemClock
-from letterlockd.relay.room import Relay
-from letterlockd.relay.settings import Rate, RelaySettings
-from letterlockd.relay.tables import TABLES
-from letterlockd.rpc.interceptors import Gatekeeper
-from letterlockd.rpc.relay_accounts import AccountsServicer
-from letterlockd.rpc.relay_keys import KeysServicer
-from letterlockd.rpc.relay_mailbox import MailboxServicer, add_mailbox_servicer
-from letterlockd.rpc.server import OPEN_METHODS
-from letterlockd.sealing import keyring
-from letterlockd.sealing.deletions import DELETIONS
-from letterlockd.sealing.provider import FileKeyProvider
-from letterlockd.store.lmdb.front import LmdbStore
+DEVICES_A_CHANNEL = 100
+AT_ONCE = 32
+_TTL_MS = 3_600_000
+Register = Callable[[], Awaitable[Peer]]
 
-from tests.harness.relay import (
-    GATEWAY,
-    GATEWAYS,
-    Outbox,
-    Peer,
-    RelayClient,
-    Stream,
-    submission,
-)
 
-FRAME = 64
-SETTINGS = RelaySettings(verifications_in_all=Rate(1e9, 1e9))
+class RelayHop:
+    """The relay process, its gateway and its devices."""
+
+    name = "relay"
+
+    def __init__(
+        self, pids: Mapping[int, str], sender: bytes, gateway: Stream, register: Register
+    ) -> None:
+        self._pids = pids
+        self._sender = sender
+        self._gateway = gateway
+        self._new_user = register
+        self._away: list[Peer] = []
+        self._left = 0
+        self._unanswered = 0
+        self._ledger = Ledger()
+        self._changed = asyncio.Event()
+        self._receipts = 0
+        self.peers: list[Peer] = []
+
+    def processes(self) -> Mapping[int, str]:
+        return self._pids
+
+    async def carry(self, count: int) -> float:
+        self._ledger.begin(count)
+        self._receipts = 0
+        wanted = min(count, len(self.peers))
+        began = time.monotonic()
+        async with asyncio.timeout(hop.PATIENCE_S):
+            for start in range(0, count, hop.BATCH):
+                await self._until(partial(self._has_room, start))
+                frame = self._batch(start, count)
+                self._unanswered += len(frame.submissions.submissions)
+                await self._gateway.call.write(frame)
+            await self._until(lambda: self._receipts >= wanted)
+        self._ledger.balance.check(count)
+        return time.monotonic() - began
+
+    async def leave(self, count: int, each: int) -> int:
+        """Make that many messages wait, `each` in a mailbox of a user who is away; how many do."""
+        away = self._away
+        made = 0
+        while made < count:
+            if not away or self._left % each == 0:
+                away.append(await self._new_user())
+            many = min(hop.BATCH, count - made, each - self._left % each)
+            self._unanswered += many
+            await self._gateway.call.write(self._frame((away[-1], 0, False) for _ in range(many)))
+            self._left += many
+            made += many
+            await self._until(lambda: self._unanswered < hop.OUTSTANDING)
+        await self._until(lambda: self._unanswered == 0)
+        return made
+
+    async def run_gateway(self) -> None:
+        """Take answers and receipts, until cancelled."""
+        while True:
+            frame = await self._gateway.frame()
+            for result in frame.results.results:
+                if result.HasField("refused"):
+                    raise LedgerError(f"refused: {result.refused.reason}")
+            self._unanswered -= len(frame.results.results)
+            if items := frame.deliveries.items:
+                self._receipts += sum(len(item.receipts.receipts) for item in items)
+                await self._gateway.ack(items)
+            self._changed.set()
+
+    async def run_device(self, stream: Stream) -> None:
+        """Take everything and acknowledge each frame, until cancelled."""
+        while True:
+            items = (await stream.frame()).deliveries.items
+            for item in items:
+                self._ledger.note(hop.number_of(item.envelope.body))
+            if items:
+                await stream.ack(items)
+                self._changed.set()
+
+    def _has_room(self, sent: int) -> bool:
+        return sent - self._ledger.balance.arrived < hop.OUTSTANDING
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        while not reached():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _batch(self, start: int, count: int) -> mailbox_pb2.ConnectRequest:
+        """The messages from `start`; the last one of each mailbox asks for a receipt."""
+        users = len(self.peers)
+        end = min(start + hop.BATCH, count)
+        return self._frame(
+            (self.peers[number % users], number, number >= count - users)
+            for number in range(start, end)
+        )
+
+    def _frame(self, messages: Iterable[tuple[Peer, int, bool]]) -> mailbox_pb2.ConnectRequest:
+        now_ms = time.time_ns() // 1_000_000
+        submissions = [
+            submission(
+                to,
+                now_ms=now_ms,
+                sender=self._sender,
+                body=hop.body(number),
+                ttl_ms=_TTL_MS,
+                receipt=receipt,
+            )
+            for to, number, receipt in messages
+        ]
+        return mailbox_pb2.ConnectRequest(
+            submissions=mailbox_pb2.Submissions(submissions=submissions)
+        )
 
 
 class _FolderCodes(dict[str, str]):
-    """Codes as the relay process wrote them."""
+    """Verification codes as the relay process wrote them."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -71,283 +155,61 @@ class _FolderCodes(dict[str, str]):
         return (self._folder / verification_id).read_text()
 
 
-async def serve(folder: Path) -> None:
-    """The relay process: until SIGTERM."""
-    from letterlockd.relay.senders import FolderSender
+@asynccontextmanager
+async def relay_hop(sizes: Sizes) -> AsyncIterator[RelayHop]:
+    """A relay in a fresh folder with all its devices registered and connected."""
+    with tempfile.TemporaryDirectory(dir=sizes.folder) as name:
+        folder = Path(name)
+        async with _process(folder) as pids, asyncio.TaskGroup() as tasks:
+            client = _client(folder, 0)
+            sender = (await client.business()).account_id
+            gateway = await client.connect(GATEWAY, window=10_000)
+            side = RelayHop(pids, sender, gateway, client.register)
+            running = [tasks.create_task(side.run_gateway())]
+            gate = asyncio.Semaphore(AT_ONCE)
+            clients = [
+                _client(folder, 1 + place)
+                for place in range(-(-sizes.mailboxes // DEVICES_A_CHANNEL))
+            ]
 
-    store = await LmdbStore.open(
-        folder / "relay", [*TABLES, *keyring.TABLES, DELETIONS], kind="relay", schema_version=1
-    )
-    clock = SystemClock()
-    keys = await keyring.Keyring.open(store, FileKeyProvider(folder / "master.key"), clock)
-    sender = FolderSender(folder / "codes")
-    relay = await Relay.open(store, keys, clock, os.urandom, SETTINGS, GATEWAYS, sender)
-    gatekeeper = Gatekeeper(relay.authenticator, open_methods=OPEN_METHODS, max_calls=100_000)
-    server = grpc.aio.server(interceptors=[gatekeeper])
-    accounts_pb2_grpc.add_AccountsServicer_to_server(AccountsServicer(relay), server)
-    keys_pb2_grpc.add_KeysServicer_to_server(KeysServicer(relay), server)
-    add_mailbox_servicer(MailboxServicer(relay), server)
-    server.add_insecure_port(f"unix:{folder / 'relay.sock'}")
-    await server.start()
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    print(f"ready {store.committer_pid}", flush=True)
-    profile = None
-    if os.environ.get("BENCH_PROFILE"):
-        import cProfile
+            async def connect(place: int) -> None:
+                async with gate:
+                    own = clients[place // DEVICES_A_CHANNEL]
+                    peer = await own.register(f"+4930{place:07d}")
+                    stream = await own.connect(peer, window=1024)
+                    side.peers.append(peer)
+                    running.append(tasks.create_task(side.run_device(stream)))
 
-        profile = cProfile.Profile()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, profile.enable)
-    await stop.wait()
-    if profile is not None:
-        profile.disable()
-        profile.dump_stats(os.environ["BENCH_PROFILE"])
-    await relay.drain(1)
-    await server.stop(1)
-    await relay.aclose()
-    await store.aclose()
+            await asyncio.gather(*(connect(place) for place in range(sizes.mailboxes)))
+            yield side
+            for task in running:
+                task.cancel()
 
 
-class Served:
-    """The relay process as the load generator sees it."""
+async def relay(sizes: Sizes) -> AsyncIterator[Row]:
+    """The blind hop alone: submit, commit, deliver, acknowledge, delete."""
+    async with relay_hop(sizes) as side:
+        async for row in hop.in_turns([side], sizes):
+            yield row
 
-    def __init__(self, relay: int, committer: int, folder: Path) -> None:
-        self.relay = psutil.Process(relay)
-        self.committer = psutil.Process(committer)
-        self.folder = folder
 
-    def cpu_s(self) -> tuple[float, float]:
-        return tuple(sum(p.cpu_times()[:2]) for p in (self.relay, self.committer))  # type: ignore[return-value]
-
-    def channel(self, number: int = 0) -> grpc.aio.Channel:
-        options = [("grpc.use_local_subchannel_pool", 1), ("bench.number", number)]
-        return grpc.aio.insecure_channel(f"unix:{self.folder / 'relay.sock'}", options=options)
+def _client(folder: Path, number: int) -> RelayClient:
+    options = [("grpc.use_local_subchannel_pool", 1), ("bench.number", number)]
+    channel = grpc.aio.insecure_channel(f"unix:{folder / SOCKET}", options=options)
+    client = RelayClient(channel, Outbox())
+    client.outbox.codes = _FolderCodes(folder / CODES)
+    return client
 
 
 @asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[Served]:
-    command = [sys.executable, __file__, "--serve", str(folder)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+async def _process(folder: Path) -> AsyncIterator[Mapping[int, str]]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.relay_process", str(folder)), stdout=subprocess.PIPE
+    )
     assert process.stdout is not None
-    ready = await process.stdout.readline()
+    ready = (await process.stdout.readline()).split()
     try:
-        yield Served(process.pid, int(ready.split()[1]), folder)
+        yield {process.pid: "relay front", int(ready[1]): "relay committers"}
     finally:
         process.terminate()
         await process.wait()
-
-
-class Device:
-    """Takes everything and acknowledges each frame; knows when each message came."""
-
-    def __init__(self, stream: Stream, arrivals: dict[bytes, float]) -> None:
-        self.stream = stream
-        self._arrivals = arrivals
-
-    async def run(self) -> None:
-        while True:
-            frame = await self.stream.frame()
-            if frame.WhichOneof("frame") != "deliveries":
-                continue
-            now = time.perf_counter()
-            ids = []
-            for item in frame.deliveries.items:
-                self._arrivals[item.envelope.message_id] = now
-                ids.append(item.item_id)
-            acks = mailbox_pb2.Acks(item_ids=ids)
-            await self.stream.call.write(mailbox_pb2.ConnectRequest(acks=acks))
-
-
-class Gateway:
-    """Submits batches; counts answers and receipts."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self.answered = self.received = 0
-        self.changed = asyncio.Event()
-        self._writing = asyncio.Lock()
-
-    async def write(self, frame: mailbox_pb2.ConnectRequest) -> None:
-        async with self._writing:
-            await self.stream.call.write(frame)
-
-    async def run(self) -> None:
-        while True:
-            frame = await self.stream.frame()
-            kind = frame.WhichOneof("frame")
-            if kind == "results":
-                for result in frame.results.results:
-                    assert not result.HasField("refused"), result
-                self.answered += len(frame.results.results)
-            elif kind == "deliveries":
-                ids = [item.item_id for item in frame.deliveries.items]
-                for item in frame.deliveries.items:
-                    self.received += len(item.receipts.receipts)
-                await self.write(mailbox_pb2.ConnectRequest(acks=mailbox_pb2.Acks(item_ids=ids)))
-            self.changed.set()
-
-    async def until(self, reached: Any) -> None:
-        while not reached():
-            self.changed.clear()
-            await self.changed.wait()
-
-
-async def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    async with served(folder) as relay, asyncio.TaskGroup() as tasks:
-        client = RelayClient(relay.channel(), Outbox())
-        client.outbox.codes = _FolderCodes(folder / "codes")
-        business = await client.business()
-        peers = [await client.register() for _ in range(options.devices)]
-        arrivals: dict[bytes, float] = {}
-        runs = []
-        for number, peer in enumerate(peers):
-            own = RelayClient(relay.channel(number), Outbox())
-            device = Device(await own.connect(peer, window=1024), arrivals)
-            runs.append(tasks.create_task(device.run()))
-        gateway = Gateway(await client.connect(GATEWAY, window=10_000))
-        runs.append(tasks.create_task(gateway.run()))
-        if os.environ.get("BENCH_PROFILE"):
-            os.kill(relay.relay.pid, signal.SIGUSR1)
-        rows.append(await throughput(options, relay, gateway, business, peers))
-        rows.append(await latency(options, relay, gateway, business, peers, arrivals))
-        for run in runs:
-            run.cancel()
-    return rows
-
-
-def batch(business: Peer, peers: list[Peer], start: int, body: bytes) -> Any:
-    now_ms = time.time_ns() // 1_000_000
-    return mailbox_pb2.ConnectRequest(
-        submissions=mailbox_pb2.Submissions(
-            submissions=[
-                submission(
-                    peers[(start + place) % len(peers)],
-                    now_ms=now_ms,
-                    sender=business.account_id,
-                    body=body,
-                    ttl_ms=3_600_000,
-                )
-                for place in range(FRAME)
-            ]
-        )
-    )
-
-
-async def throughput(
-    options: argparse.Namespace, relay: Served, gateway: Gateway, business: Peer, peers: list[Peer]
-) -> dict[str, Any]:
-    body = os.urandom(options.body)
-    frames = [batch(business, peers, start, body) for start in range(0, options.messages, FRAME)]
-    count = len(frames) * FRAME
-    cpu, own = relay.cpu_s(), time.process_time()
-    started = time.perf_counter()
-    for number, frame in enumerate(frames):
-        enough = number * FRAME - options.outstanding
-        await gateway.until(lambda enough=enough: gateway.received > enough)
-        await gateway.write(frame)
-    await gateway.until(lambda: gateway.received >= count)
-    seconds = time.perf_counter() - started
-    used = relay.cpu_s()
-    return {
-        "what": "throughput",
-        "devices": len(peers),
-        "messages": count,
-        "messages_per_s": round(count / seconds),
-        "relay_us_per_message": round((used[0] - cpu[0]) / count * 1e6, 1),
-        "committer_us_per_message": round((used[1] - cpu[1]) / count * 1e6, 1),
-        "load_us_per_message": round((time.process_time() - own) / count * 1e6, 1),
-    }
-
-
-async def latency(
-    options: argparse.Namespace,
-    relay: Served,
-    gateway: Gateway,
-    business: Peer,
-    peers: list[Peer],
-    arrivals: dict[bytes, float],
-) -> dict[str, Any]:
-    body = os.urandom(options.body)
-    count = options.rate * options.seconds
-    starts: dict[bytes, float] = {}
-    received = gateway.received
-    cpu = relay.cpu_s()
-    begin = time.perf_counter()
-    for number in range(count):
-        due = begin + number / options.rate
-        if (wait := due - time.perf_counter()) > 0:
-            await asyncio.sleep(wait)
-        now_ms = time.time_ns() // 1_000_000
-        message = submission(
-            peers[number % len(peers)],
-            now_ms=now_ms,
-            sender=business.account_id,
-            body=body,
-            ttl_ms=3_600_000,
-        )
-        starts[message.message_id] = due
-        single = mailbox_pb2.Submissions(submissions=[message])
-        await gateway.write(mailbox_pb2.ConnectRequest(submissions=single))
-    await gateway.until(lambda: gateway.received >= received + count)
-    used = relay.cpu_s()
-    took = sorted((arrivals[id_] - start) * 1000 for id_, start in starts.items())
-    return {
-        "what": f"latency at {options.rate}/s",
-        "devices": len(peers),
-        "messages": count,
-        "p50_ms": round(took[len(took) // 2], 1),
-        "p99_ms": round(took[len(took) * 99 // 100], 1),
-        "relay_us_per_message": round((used[0] - cpu[0]) / count * 1e6, 1),
-    }
-
-
-async def idle(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    async with served(folder) as relay:
-        client = RelayClient(relay.channel(), Outbox())
-        client.outbox.codes = _FolderCodes(folder / "codes")
-        peers = [await client.register() for _ in range(options.idle)]
-        before = relay.relay.memory_info().rss
-        streams = []
-        for number, peer in enumerate(peers):
-            own = RelayClient(relay.channel(number), Outbox())
-            streams.append(await own.connect(peer))
-            await streams[-1].expect("queue_empty")
-        after = relay.relay.memory_info().rss
-        return [
-            {
-                "what": "idle devices",
-                "devices": len(streams),
-                "relay_rss_mb": round(after / 1e6, 1),
-                "kb_per_device": round((after - before) / len(streams) / 1e3, 1),
-            }
-        ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--devices", type=int, default=50)
-    parser.add_argument("--messages", type=int, default=40_000)
-    parser.add_argument("--outstanding", type=int, default=2_048)
-    parser.add_argument("--body", type=int, default=400, help="bytes of ciphertext")
-    parser.add_argument("--rate", type=int, default=500)
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--idle", type=int, default=0, help="connected devices that get nothing")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    if options.serve:
-        uvloop.run(serve(options.serve))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        work = idle if options.idle else measure
-        rows = uvloop.run(work(options, Path(folder)))
-    for row in rows:
-        if options.json:
-            print(json.dumps(row))
-        else:
-            print("  ".join(f"{name} {value}" for name, value in row.items()))
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 import psutil
 from letterlockd import collector
 
-from bench.business import Business, LedgerError
+from bench.business import Business
+from bench.ledger import Balance, LedgerError
 from bench.processes import DaemonProcesses, Usage
-from tests.harness.people import Shop, open_shop
+from tests.harness.people import open_shop
 from tests.harness.supervised import Daemon, daemon
 
 TEXT_BYTES = 256
@@ -26,7 +28,7 @@ WINDOW = 4_096
 """The contract's bound of messages without an answer."""
 PATIENCE_S = 120.0
 FIRST_USER = 15550200000
-SHOP_NUMBER = "+15550100100"
+FIRST_SHOP = 15550100100
 END_S = 30.0
 
 
@@ -51,21 +53,54 @@ class FleetProcess:
 class Stage:
     """Everything that runs."""
 
-    def __init__(self, running: Daemon, fleet: FleetProcess, business: Business) -> None:
+    def __init__(self, running: Daemon, fleet: FleetProcess, users: int) -> None:
         self.processes = DaemonProcesses(running.process.pid)
         self.fleet = fleet
-        self.business = business
+        self.users = users
+        self._running = running
+        self._shops = 0
         self._own_usage = psutil.Process()
 
-    async def establish(self, users: int) -> None:
+    @asynccontextmanager
+    async def new_business(self) -> AsyncIterator[Business]:
+        """A business that has never written to anyone, with its streams open."""
+        shop = await open_shop(self._running, f"+{FIRST_SHOP + self._shops}")
+        self._shops += 1
+        numbers = [f"+{FIRST_USER + user}" for user in range(self.users)]
+        async with shop.client() as client:
+            business = Business(client, numbers, "x" * TEXT_BYTES)
+            reading = asyncio.create_task(business.read())
+            try:
+                yield business
+            finally:
+                reading.cancel()
+                await asyncio.wait([reading])
+
+    async def register(self) -> None:
+        """All users, one connected device each."""
+        await self.fleet("register", users=self.users, devices_each=1, first_number=FIRST_USER)
+
+    async def establish(self, business: Business) -> None:
         """A first contact with every user, and an answer from each."""
-        await self.fleet("register", users=users, devices_each=1, first_number=FIRST_USER)
-        await self.fleet("begin", expected=users)
-        self.business.events.begin()
-        await self.business.send(users, WINDOW)
-        await self.fleet("finish", patience_s=PATIENCE_S)
+        await self.fleet("begin", expected=self.users)
+        business.events.begin()
+        await business.send(self.users, WINDOW)
+        await self.arrived(business, self.users)
         await self.fleet("answer", each=1)
-        await self.business.until_delivered(users, PATIENCE_S)
+
+    async def arrived(self, business: Business, count: int) -> dict[str, Any]:
+        """Wait for `count` messages on the devices and for their reports; what the users' process
+        says. Raises `LedgerError` unless each came once and was told as delivered once."""
+        came = await self.fleet("finish", patience_s=PATIENCE_S)
+        Balance(*came["balance"]).check(count)
+        await business.until_delivered(count, PATIENCE_S)
+        return came
+
+    async def idle_cores(self, seconds: int) -> float:
+        """How many cores the daemon keeps busy while nothing happens."""
+        before, began = sum(self.processes.cpu_s().values()), time.monotonic()
+        await asyncio.sleep(seconds)
+        return (sum(self.processes.cpu_s().values()) - before) / (time.monotonic() - began)
 
     def cpu_s(self) -> Usage:
         """CPU seconds so far by role, load generators included."""
@@ -85,23 +120,8 @@ async def stage(where: Path | None, users: int) -> AsyncIterator[Stage]:
     nobody is registered yet."""
     collector.calm()
     with tempfile.TemporaryDirectory(dir=where) as folder:
-        async with daemon(Path(folder)) as running:
-            shop = await open_shop(running, SHOP_NUMBER)
-            async with _fleet(running) as fleet, _business(shop, users) as business:
-                yield Stage(running, fleet, business)
-
-
-@asynccontextmanager
-async def _business(shop: Shop, users: int) -> AsyncIterator[Business]:
-    async with shop.client() as client:
-        numbers = [f"+{FIRST_USER + user}" for user in range(users)]
-        business = Business(client, numbers, "x" * TEXT_BYTES)
-        reading = asyncio.create_task(business.read())
-        try:
-            yield business
-        finally:
-            reading.cancel()
-            await asyncio.wait([reading])
+        async with daemon(Path(folder)) as running, _fleet(running) as fleet:
+            yield Stage(running, fleet, users)
 
 
 @asynccontextmanager
