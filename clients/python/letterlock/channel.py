@@ -31,8 +31,10 @@ _OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    # Despite its name: how long one connection may take to come about. A handshake over a slow
+    # network takes more than the first pauses.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.enable_retries", 0),
     # Channels to one target would share a connection, and with it its limit of streams.
     ("grpc.use_local_subchannel_pool", 1),

@@ -16,8 +16,10 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", MAX_FRAME_BYTES),
     # Our own backoff decides when; the channel shall not add minutes of its own to it.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Despite its name: how long one connection may take to come about. A handshake over a slow
+    # network, or with a busy machine, takes more than the pauses above.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     # A relay that vanished without a goodbye is noticed in half a minute.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
