@@ -5,13 +5,14 @@
 
 Seeds count up from `--seed`. The people and the stores live on for `--together` rounds, then all
 begins anew in an empty folder. Ends with exit code 1 at the first round that broke a promise, and
-leaves the folder of its site to be looked at.
+leaves the folder of its site to be looked at. Ctrl-C ends it with a report, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -37,7 +38,7 @@ async def soak(seed: int, rounds: int, together: int, report: Report) -> None:
         folder = Path(tempfile.mkdtemp(prefix="letterlock-soak-"))
         try:
             await run(folder, seeds, report)
-        except BaseException as error:
+        except Exception as error:
             report.failed(f"seeds {seeds.start} to {seeds.stop - 1}: {error!r}")
             traceback.print_exc()
         if report.violations:
@@ -64,7 +65,7 @@ async def run(folder: Path, seeds: range, report: Report) -> None:
                     plan = Plan.of(seed)
                     try:
                         outcome = await play(running, people, plan)
-                    except BaseException:
+                    except Exception:
                         report.failed(f"--seed {seed}: {plan}: did not come to an end")
                         raise
                     report.add(outcome)
@@ -97,7 +98,8 @@ def main() -> int:
     parser.add_argument("--report", type=Path, help="where to write the report")
     chosen = parser.parse_args()
     report = Report(chosen.seed)
-    asyncio.run(soak(chosen.seed, chosen.rounds, chosen.together, report))
+    with contextlib.suppress(KeyboardInterrupt):  # what was played until then is reported
+        asyncio.run(soak(chosen.seed, chosen.rounds, chosen.together, report))
     text = report.text()
     print(text)
     if chosen.report is not None:
