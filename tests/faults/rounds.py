@@ -101,10 +101,11 @@ async def play(site: Site, people: Traffic, plan: Plan) -> Outcome:
             site.set_clock(role, 0)
         await people.settle()
         broken = judge(people.ledger)
+    planned = {fault.name for fault in plan.faults}
     outcome.violations = [
         one
         for one in broken
-        if outcome.struck.keys().isdisjoint(MAY_DISORDER) or not one.startswith("disordered")
+        if MAY_DISORDER.isdisjoint(planned) or not one.startswith("disordered")
     ]
     outcome.sent = len(people.ledger.sent)
     outcome.heard = len(people.ledger.hearings)
