@@ -27,13 +27,11 @@ from letterlock.relay.v1.mailbox_pb2 import (
     Opened,
     QueueEmpty,
     RelayDraining,
-    SubmissionResult,
-    SubmissionResults,
 )
 
 from letterlockd.clock import Clock
 from letterlockd.errors import LetterlockError
-from letterlockd.relay.items import Debt, deliveries_frame, read_row
+from letterlockd.relay.items import Debt, deliveries_frame, read_row, results_frame
 from letterlockd.relay.tables import MAILBOXES, item_id_of, item_key, mailbox_prefix
 from letterlockd.relay.window import DeliveryWindow
 from letterlockd.store.port import Store
@@ -133,7 +131,7 @@ class Connection:
         self._page = _MIN_PAGE
         self._live: list[Outgoing] = []
         self._live_size = 0
-        self._results: list[SubmissionResult] = []
+        self._results: list[bytes] = []
         self._unacknowledged: dict[int, Unacknowledged] = {}
         self._told_empty = False
         self._draining: int | None = None
@@ -155,8 +153,9 @@ class Connection:
             self._cursor = item.item_id
         self._wake.set()
 
-    def answered(self, result: SubmissionResult) -> None:
-        """A submission of this stream is decided and, if it was taken, durable."""
+    def answered(self, result: bytes) -> None:
+        """A submission of this stream is decided and, if it was taken, durable. `result`: a
+        serialised SubmissionResult."""
         self.unanswered -= 1
         self._results.append(result)
         self._wake.set()
@@ -239,7 +238,7 @@ class Connection:
         results = self._results[:_MAX_RESULTS]
         del self._results[:_MAX_RESULTS]
         self._settled.set()
-        return ConnectResponse(results=SubmissionResults(results=results)).SerializeToString()
+        return results_frame(results)
 
     async def _delivery_frame(self) -> bytes | None:
         room = min(self.window.room, self._limits.items)

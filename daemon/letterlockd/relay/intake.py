@@ -231,7 +231,7 @@ class Intake:
                 result = SubmissionResult(
                     message_id=result.message_id, sender_account_id=result.sender_account_id
                 )
-            connection.answered(result)
+            connection.answered(result.SerializeToString())
 
     async def _judge_again(self, staged: Sequence[Staged]) -> None:
         """Judge submissions against their recipients as they are now."""
@@ -244,7 +244,7 @@ class Intake:
         for one in staged:
             result = self._decide(one.connection, one.sender, one.submission, accounts, now_ms)
             if result is not None:
-                one.connection.answered(result)
+                one.connection.answered(result.SerializeToString())
 
 
 def _new_sender(

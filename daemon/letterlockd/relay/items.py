@@ -20,6 +20,7 @@ from letterlock.relay.v1.mailbox_pb2 import (
     Item,
     Receipt,
     Resend,
+    SubmissionResults,
 )
 
 from letterlockd.model.varint import varint
@@ -32,10 +33,13 @@ __all__ = [
     "envelope_item",
     "read_row",
     "receipts_item",
+    "results_frame",
     "write_row",
 ]
 
 _DELIVERIES_TAG = bytes((ConnectResponse.DELIVERIES_FIELD_NUMBER << 3 | 2,))
+_RESULTS_TAG = bytes((ConnectResponse.RESULTS_FIELD_NUMBER << 3 | 2,))
+_RESULT_TAG = bytes((SubmissionResults.RESULTS_FIELD_NUMBER << 3 | 2,))
 _ITEM_TAG = bytes((Deliveries.ITEMS_FIELD_NUMBER << 3 | 2,))
 _ITEM_ID_TAG = bytes((Item.ITEM_ID_FIELD_NUMBER << 3,))
 _ENVELOPE_TAG = bytes((Item.ENVELOPE_FIELD_NUMBER << 3 | 2,))
@@ -145,6 +149,12 @@ def _terms(sender_device: int, device: int, kind: int, accept_ms: int, expire_ms
 def _envelope_delivery(item_id: int, envelope: bytes) -> bytes:
     item = b"".join((_ITEM_ID_TAG, varint(item_id), _ENVELOPE_TAG, varint(len(envelope)), envelope))
     return _ITEM_TAG + varint(len(item)) + item
+
+
+def results_frame(results: Sequence[bytes]) -> bytes:
+    """A serialised `ConnectResponse` that answers submissions, in order."""
+    body = b"".join([_RESULT_TAG + varint(len(result)) + result for result in results])
+    return _RESULTS_TAG + varint(len(body)) + body
 
 
 def deliveries_frame(deliveries: Sequence[bytes]) -> bytes:

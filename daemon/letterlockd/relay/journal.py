@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from letterlock.relay.v1.mailbox_pb2 import Submission, SubmissionResult
+from letterlock.relay.v1.mailbox_pb2 import Submission
 
 from letterlockd import failpoints
 from letterlockd.clock import Clock
@@ -29,7 +29,7 @@ from letterlockd.relay.levels import Levels
 from letterlockd.relay.receipts import Acknowledged, Batch, Receipts, Settling
 from letterlockd.relay.refusals import storage_full
 from letterlockd.relay.settings import RelaySettings
-from letterlockd.relay.submissions import Sender, answer
+from letterlockd.relay.submissions import Sender, acceptance, answer
 from letterlockd.relay.switchboard import Switchboard
 from letterlockd.relay.tables import SUBMITTED
 from letterlockd.relay.usage import Counted, Usage
@@ -213,17 +213,11 @@ class Journal:
         for one, outcome in zip(staged, outcomes, strict=False):
             if outcome is None:
                 items += one.items
-                submission = one.submission
-                one.connection.answered(
-                    SubmissionResult(
-                        message_id=submission.message_id,
-                        sender_account_id=submission.sender_account_id,
-                    )
-                )
+                one.connection.answered(acceptance(one.submission))
                 continue
             self._undo(one, now_ms)
             if outcome.table is SUBMITTED:
-                one.connection.answered(answer(one.submission))  # a repeat: the first answer
+                one.connection.answered(acceptance(one.submission))  # a repeat: the first answer
             else:
                 again.append(one)
         self.counters.submissions += outcomes[: len(staged)].count(None)
@@ -235,7 +229,7 @@ class Journal:
         refusal = storage_full(full.retry_after_ms or 0)
         for one in staged:
             self._undo(one, now_ms)
-            one.connection.answered(answer(one.submission, refusal))
+            one.connection.answered(answer(one.submission, refusal).SerializeToString())
 
     def _undo(self, one: Staged, now_ms: int) -> None:
         self._usage.take_back(one.counted, now_ms)

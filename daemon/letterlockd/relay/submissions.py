@@ -16,12 +16,22 @@ from letterlockd.relay.accounts import Account
 from letterlockd.relay.refusals import invalid, refused, unknown_recipient
 from letterlockd.relay.settings import RelaySettings
 
-__all__ = ["MAX_BODY_BYTES", "Sender", "expiry_ms", "is_healing", "judge", "shape_fault"]
+__all__ = [
+    "MAX_BODY_BYTES",
+    "Sender",
+    "acceptance",
+    "expiry_ms",
+    "is_healing",
+    "judge",
+    "shape_fault",
+]
 
 MAX_BODY_BYTES = 65_536
 """A padded ratchet message with room to spare; a mailbox page of such is a few megabytes."""
 
 _ID_BYTES = 16
+_MESSAGE_ID_TAG = bytes((SubmissionResult.MESSAGE_ID_FIELD_NUMBER << 3 | 2, _ID_BYTES))
+_SENDER_TAG = bytes((SubmissionResult.SENDER_ACCOUNT_ID_FIELD_NUMBER << 3 | 2, _ID_BYTES))
 _PLAINTEXT = 8
 _TYPES = frozenset((2, 3, _PLAINTEXT))
 _MAX_DEVICE_ID = 127
@@ -121,6 +131,13 @@ def answer(submission: Submission, refusal: errors_pb2.Refusal | None = None) ->
         sender_account_id=submission.sender_account_id,
         refused=refusal,
     )
+
+
+def acceptance(submission: Submission) -> bytes:
+    """The serialised answer to a submission that is durable. The shape must have been checked."""
+    sender = submission.sender_account_id  # its own account's id, or none
+    said = _MESSAGE_ID_TAG + submission.message_id
+    return said + _SENDER_TAG + sender if sender else said
 
 
 def invalid_answer(submission: Submission, field_name: str, rule: str) -> SubmissionResult:

@@ -2,8 +2,19 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from letterlock.relay.v1.mailbox_pb2 import Deliveries, DeviceEnvelope, Envelope, Item, Resend
-from letterlockd.relay.items import envelope_item
+from letterlock.relay.v1.mailbox_pb2 import (
+    ConnectResponse,
+    Deliveries,
+    DeviceEnvelope,
+    Envelope,
+    Item,
+    Resend,
+    Submission,
+    SubmissionResult,
+    SubmissionResults,
+)
+from letterlockd.relay.items import envelope_item, results_frame
+from letterlockd.relay.submissions import acceptance
 
 ids = st.binary(min_size=16, max_size=16)
 times_ms = st.integers(1, 4_000_000_000_000)
@@ -63,3 +74,19 @@ def test_an_item_says_what_the_message_would(
     assert Deliveries.FromString(stored) == expected
     expected.items[0].envelope.sender_phone_number = number
     assert Deliveries.FromString(delivered) == expected
+
+
+def test_answers_are_the_frame_that_protocol_buffers_would_make() -> None:
+    sent = [
+        Submission(message_id=bytes([place]) * 16, sender_account_id=sender)
+        for place, sender in enumerate([b"", b"s" * 16, b""])
+    ]
+    refused = SubmissionResult(message_id=b"r" * 16)
+    refused.refused.detail = "x" * 300
+    results = [SubmissionResult.FromString(acceptance(one)) for one in sent]
+    assert [(one.message_id, one.sender_account_id) for one in results] == [
+        (one.message_id, one.sender_account_id) for one in sent
+    ]
+    frame = ConnectResponse(results=SubmissionResults(results=[*results, refused]))
+    made = results_frame([*map(acceptance, sent), refused.SerializeToString()])
+    assert made == frame.SerializeToString()
