@@ -6,7 +6,7 @@
     python -m bench compare REV           this tree and a commit, in turns
     python -m bench check                 fails when a budget is lost
 
-Lines go to bench/results/, one file a workload.
+Lines of a workload go to bench/results/; with --json they are printed instead.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def main() -> None:
             run(name, replace(Sizes(), **given), as_json=arguments.json)
         print(f"The page is {report.write()}")
     else:
-        run(arguments.command, replace(Sizes(), **given), as_json=arguments.json)
+        sizes = replace(Sizes(), **given)
+        run(arguments.command, sizes, as_json=arguments.json, keep=not arguments.json)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def ratios() -> dict[str, tuple[float, bool]]:
     """The ratios of the short workloads, measured now, by name; and whether less is better."""
     found = {}
     for name in OF_RATIOS:
-        rows = run(name, SHORT, as_json=False)
+        rows = run(name, SHORT, as_json=False, keep=False)
         for figure in ALL[name].figures:
             if figure.unit == RATIO and (samples := figure.read(rows)):
                 median = measure.Spread.of(samples).median

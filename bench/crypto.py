@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.crypto_sides import PRIMITIVES, Official, Ours, Side, Taken
-from bench.measure import Spread
+from bench.measure import Spread, ratio
 from bench.row import Row, Sizes
 from tests.harness.node import install_official_client
 
@@ -47,8 +47,9 @@ class Result:
 
     workload: str
     implementation: str
-    taken: Spread
-    cpu: Spread
+    wall_us: Sequence[float]
+    """By round; the rounds of both sides alternate, so that those of one place belong together."""
+    cpu_us: Sequence[float]
 
 
 def measure(sides: list[Side], rounds: int) -> Iterator[Result]:
@@ -63,51 +64,48 @@ def measure(sides: list[Side], rounds: int) -> Iterator[Result]:
         for name, taken_samples in samples.items():
             if taken_samples:
                 wall, cpu = zip(*taken_samples, strict=True)
-                yield Result(workload, name, Spread.of(wall), Spread.of(cpu))
+                yield Result(workload, name, wall, cpu)
 
 
-def ratio(results: list[Result], workload: str, *, cpu: bool = False) -> float | None:
-    """How many times faster ours is than the official client, by the clock or by processor time;
-    None where it was not measured."""
-    medians = {
-        (result.workload, result.implementation): (result.cpu if cpu else result.taken).median
-        for result in results
-    }
-    ours = medians[workload, Ours.name]
+def times_less(results: Sequence[Result], workload: str) -> list[float]:
+    """How many times the processor time of ours the official client takes, round by round; empty
+    where it was not measured."""
+    by_side = {(one.workload, one.implementation): one.cpu_us for one in results}
+    named = COUNTERPARTS.get(workload, workload)
     official = [
-        median
-        for (name, implementation), median in medians.items()
-        if name == COUNTERPARTS.get(workload, workload) and implementation != Ours.name
+        taken for (name, side), taken in by_side.items() if name == named and side != Ours.name
     ]
-    return official[0] / ours if official else None
+    return ratio(official[0], by_side[workload, Ours.name]) if official else []
 
 
-def over_primitives(results: list[Result], workload: str) -> float:
-    """How many times the processor time of a message's bare primitives ours takes."""
-    ours = {r.workload: r.cpu.median for r in results if r.implementation == Ours.name}
-    return ours[workload] / ours[PRIMITIVES]
+def over_primitives(results: Sequence[Result], workload: str) -> list[float]:
+    """How many times the processor time of a message's bare primitives ours takes, by round."""
+    ours = {one.workload: one.cpu_us for one in results if one.implementation == Ours.name}
+    return ratio(ours[workload], ours[PRIMITIVES])
 
 
-def rows(results: list[Result]) -> Iterator[Row]:
-    """One row for each result."""
-    for result in results:
+def rows(results: Sequence[Result]) -> Iterator[Row]:
+    """One row for each result; ratios have a value for each round."""
+    for one in results:
+        spread = Spread.of(one.wall_us)
         row: Row = {
-            "operation": result.workload,
-            "implementation": result.implementation,
-            "median_us": round(result.taken.median, 2),
-            "p10_us": round(result.taken.p10, 2),
-            "p90_us": round(result.taken.p90, 2),
-            "cpu_median_us": round(result.cpu.median, 2),
-            "rounds": result.taken.rounds,
-            "operations_per_round": COUNTS[result.workload],
+            "operation": one.workload,
+            "implementation": one.implementation,
+            "median_us": round(spread.median, 2),
+            "p10_us": round(spread.p10, 2),
+            "p90_us": round(spread.p90, 2),
+            "cpu_median_us": round(Spread.of(one.cpu_us).median, 2),
+            "rounds": spread.rounds,
+            "operations_per_round": COUNTS[one.workload],
         }
-        if result.implementation == Ours.name:
-            for key, cpu in (("times_faster", False), ("times_less_cpu", True)):
-                times = ratio(results, result.workload, cpu=cpu)
-                if times is not None:
-                    row[key] = round(times, 2)
-            row["over_primitives"] = round(over_primitives(results, result.workload), 2)
+        if one.implementation == Ours.name:
+            row["times_less_cpu"] = _rounded(times_less(results, one.workload))
+            row["over_primitives"] = _rounded(over_primitives(results, one.workload))
         yield row
+
+
+def _rounded(samples: Sequence[float]) -> list[float]:
+    return [round(sample, 3) for sample in samples]
 
 
 def run(rounds: int) -> list[Result]:

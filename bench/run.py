@@ -18,8 +18,8 @@ CONDITIONS = "conditions"
 _NOT_PRINTED = ("latencies_ms",)
 
 
-def run(name: str, sizes: Sizes, *, as_json: bool) -> list[Row]:
-    """Measure a workload, print it, keep its lines in the folder of results; the rows.
+def run(name: str, sizes: Sizes, *, as_json: bool, keep: bool = True) -> list[Row]:
+    """Measure a workload, print it, and keep its lines in the folder of results if asked; the rows.
 
     Ends the program when the ledger does not balance, and keeps nothing then.
     """
@@ -27,7 +27,8 @@ def run(name: str, sizes: Sizes, *, as_json: bool) -> list[Row]:
         rows = uvloop.run(_measured(name, sizes, as_json))
     except* LedgerError as errors:
         sys.exit(f"{name}: the ledger does not balance: {_first(errors)}")
-    measure.keep(name, rows)
+    if keep:
+        measure.keep(name, rows)
     if as_json:
         for line in workloads.summary(name, rows):
             _print_line(name, {"summary": line.pop("figure"), **line})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench.check import MOST_LOSS, Held, against_budgets
+from bench.crypto import Result, over_primitives, rows
+from bench.crypto_sides import PRIMITIVES, Ours
 from bench.row import Row, daemon_cpu_us, per_thousand
 from bench.workloads import ALL, Figure, summary
 
@@ -55,6 +57,17 @@ def test_the_relay_is_held_against_the_fastest_peer_of_its_own_rounds() -> None:
 def test_without_a_peer_there_is_no_ratio() -> None:
     rows = [{"side": "relay", "messages_per_s": 5}]
     assert [line["figure"] for line in summary("peers", rows)] == ["relay"]
+
+
+def test_the_ratchet_is_held_against_the_official_client_round_by_round() -> None:
+    results = [
+        Result("encrypt", Ours.name, [9, 9, 9], [10, 20, 10]),
+        Result("encrypt", "official", [9, 9, 9], [40, 60, 30]),
+        Result(PRIMITIVES, Ours.name, [9, 9, 9], [5, 10, 8]),
+    ]
+    (encrypt,) = summary("crypto", list(rows(results)))
+    assert (encrypt["median"], encrypt["rounds"], encrypt["reached"]) == (3, 3, True)
+    assert over_primitives(results, "encrypt") == [2, 2, 1.25]
 
 
 def test_growth_compares_the_largest_store_with_the_smallest() -> None:
