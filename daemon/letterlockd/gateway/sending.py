@@ -190,9 +190,10 @@ class Sending:
 
     def let_go(self, row: OutboxRow) -> None:
         """The row is deleted, and not settled: the message waits elsewhere."""
-        self._put_off.gone(row)
-        self._look_again()
         self._close([row.sequence])
+        if self._put_off:
+            self._put_off.gone(row)
+            self._look_again()
 
     def expire(self, row: OutboxRow) -> bool:
         """Give up a row whose time is over. False: the relay has it, or will answer."""
@@ -241,19 +242,17 @@ class Sending:
         self._look_again()
 
     def _look_again(self) -> None:
-        """Set the timer for the rows that are due first, if any can be."""
+        """See what is due, once for all that changes in this turn of the loop."""
         if self._again is not None:
             self._again.cancel()
-            self._again = None
-        if (next_s := self._put_off.next_s) is not None:
-            self._again = asyncio.get_running_loop().call_at(next_s, self._offer_again)
+        self._again = asyncio.get_running_loop().call_soon(self._offer_again)
 
     def _offer_again(self) -> None:
-        # A timer may be early by the resolution of its clock; what it was set for is due.
-        now_s = asyncio.get_running_loop().time()
-        for row in self._put_off.due(max(now_s, self._put_off.next_s or 0.0)):
+        loop = asyncio.get_running_loop()
+        for row in self._put_off.due(loop.time()):
             self._offer(row)
-        self._look_again()
+        next_s = self._put_off.next_s
+        self._again = None if next_s is None else loop.call_at(next_s, self._offer_again)
 
     def _settle(self, news: Sequence[_News]) -> None:
         """Commit what became of rows; then they are closed. SENT may wait for DELIVERED."""
