@@ -151,6 +151,10 @@ REPLACE_WAIT_S = 1.0
 """How long a newer Receive stream waits for the older one's last acknowledgements to be committed:
 without the wait those events would come twice, with a longer one a stuck store would hold it up."""
 
+MAX_UNWRITTEN_FRAMES = 4
+"""Frames other than events that wait to be written on one Receive stream before the gateway reads
+no further on it: fewer may stop a caller that nacks twice and then reads, more cost memory."""
+
 GONE_WAIT_S = 0.2
 """How long a half-closed Receive stream with events out waits for the news that it was cut off:
 shorter may take a crash for an orderly end, longer makes others wait for those events."""

@@ -84,6 +84,7 @@ class FakeGateway(messaging_pb2_grpc.MessagingServicer):
     openings: list[messaging_pb2.ReceiveOpen] = field(default_factory=list)
     extended: Counter[str] = field(default_factory=Counter)
     nacked: list[tuple[str, float]] = field(default_factory=list)
+    nacking: asyncio.Event = field(default_factory=asyncio.Event)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     replaced: asyncio.Event = field(default_factory=asyncio.Event)
     holding: bool = False
@@ -91,6 +92,7 @@ class FakeGateway(messaging_pb2_grpc.MessagingServicer):
 
     def __post_init__(self) -> None:
         self.answering.set()
+        self.nacking.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something that this gateway did makes the condition true."""
@@ -102,6 +104,7 @@ class FakeGateway(messaging_pb2_grpc.MessagingServicer):
         """Put messages of a user into the inbox."""
         for text in texts:
             event = messaging_pb2.Event(event_id=f"e{len(self.inbox) + len(self.acked)}")
+            event.message.user_id = "f" * 32
             event.message.content.text.body = text
             self.inbox[event.event_id] = event
         self.news.set()
@@ -198,13 +201,16 @@ class FakeGateway(messaging_pb2_grpc.MessagingServicer):
         opened.lease.FromMilliseconds(self.lease_ms)
         yield messaging_pb2.ReceiveResponse(opened=opened)
         on_stream: set[str] = set()
+        echoes: deque[messaging_pb2.ReceiveResponse] = deque()
         ended = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            reader = tasks.create_task(self._acks(request_iterator, on_stream, ended))
+            reader = tasks.create_task(self._acks(request_iterator, on_stream, echoes, ended))
             caught_up = False
             given = 0
             while True:
                 self.news.clear()
+                while echoes:
+                    yield echoes.popleft()
                 most = window - len(on_stream & self.inbox.keys())
                 if plan is not None:
                     most = min(most, plan.gives - given)
@@ -235,12 +241,16 @@ class FakeGateway(messaging_pb2_grpc.MessagingServicer):
         if plan is not None and not plan.drains:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
 
-    async def _acks(self, request_iterator, on_stream, ended):  # type: ignore[no-untyped-def]
+    async def _acks(self, request_iterator, on_stream, echoes, ended):  # type: ignore[no-untyped-def]
         async for frame in request_iterator:
             self.ack_frames += 1
             for event_id in frame.acks.event_ids:
                 if event_id in on_stream and self.inbox.pop(event_id, None) is not None:
                     self.acked.append(event_id)
+            if frame.HasField("nacks"):
+                await self.nacking.wait()
+                echo = messaging_pb2.ReceiveNacked(event_ids=frame.nacks.event_ids)
+                echoes.append(messaging_pb2.ReceiveResponse(nacked=echo))
             for event_id in frame.nacks.event_ids:
                 self.nacked.append((event_id, frame.nacks.delay.ToMilliseconds() / 1_000))
                 # all of these events are of one user: those behind it come again, too

@@ -73,7 +73,7 @@ def test_batches_keep_both_limits(sizes: list[int]) -> None:
 def test_leases_are_renewed_for_a_while_and_not_where_they_are_longer() -> None:
     window = AckWindow(window=5, hold=100.0)
     for name, since in (("old", 0.0), ("young", 90.0), ("long", 90.0), ("done", 90.0)):
-        assert window.offer(name, since)
+        assert window.offer(name, "u", since)
     window.extend("long", 300.0, 95.0)
     frame = window.take()
     assert frame is not None
@@ -92,14 +92,42 @@ def test_leases_are_renewed_for_a_while_and_not_where_they_are_longer() -> None:
 
 def test_a_nacked_event_is_handed_out_again_and_its_nack_dies_with_the_stream() -> None:
     window = AckWindow(window=5, hold=100.0)
-    assert window.offer("a", 0.0)
-    assert window.nack("a", 1.5)
-    assert not window.nack("a", 1.5)
+    assert window.offer("a", "u", 0.0)
+    assert window.nack("a", "u", 1.5)
+    assert not window.nack("a", "u", 1.5)
     window.ack("a")
     assert not window.is_idle
     window.lost()
     assert window.is_idle
-    assert window.offer("a", 1.0)
+    assert window.offer("a", "u", 1.0)
+
+
+def test_what_a_nack_took_back_is_passed_over_until_it_is_answered() -> None:
+    window = AckWindow(window=9, hold=100.0)
+    assert all(window.offer(name, "u", 0.0) for name in ("a", "b", "acked"))
+    window.ack("acked")
+    window.take()
+    assert window.nack("a", "u", 0.0)
+    assert window.nack("b", "u", 0.0)
+    assert not window.offer("late", "u", 0.0)
+    assert window.offer("other", "v", 0.0)
+    assert not window.offer("acked", "u", 0.0)  # and yet it is acknowledged again
+    frame = window.take()
+    assert frame is not None
+    assert list(frame.acks.event_ids) == ["acked"]
+    window.answered(["a", "unknown"])
+    assert not window.offer("a", "u", 0.0)
+    window.answered(["b"])
+    assert [window.offer(name, "u", 0.0) for name in ("a", "b", "late")] == [True] * 3
+
+
+def test_a_lost_stream_answers_its_nacks() -> None:
+    window = AckWindow(window=5, hold=100.0)
+    assert window.offer("a", "u", 0.0)
+    assert window.nack("a", "u", 0.0)
+    window.lost()
+    assert window.offer("a", "u", 0.0)
+    assert window.offer("b", "u", 0.0)
 
 
 events = st.lists(st.tuples(st.sampled_from(["give", "ack", "write", "lost"]), st.integers(0, 4)))
@@ -120,7 +148,7 @@ def test_every_event_is_handed_out_once_and_its_ack_arrives(
         for event_id in at_gateway:
             if event_id not in given_on_stream and len(unacked) < 5:
                 given_on_stream.add(event_id)
-                if window.offer(event_id, 0.0):
+                if window.offer(event_id, "u", 0.0):
                     in_hand.append(event_id)
                     handed_out.append(event_id)
                 return

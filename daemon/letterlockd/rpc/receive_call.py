@@ -4,11 +4,14 @@
     reader:    frame of acks, nacks, extensions ─▶ leases ─▶ what waits for commit
     committer: everything that waits ─▶ one commit ─▶ room in the window ─▶ writer
 
-In memory are one frame, and of what is out a few hundred bytes for each event: a caller that never
-reads or never acknowledges costs that. An event is leased before its frame leaves, and its room
-comes back only when its acknowledgement is committed; a lost stream therefore loses nothing. Which
-of a number's streams gets which event is its `Reception`'s; events come opened from
-`letterlockd.gateway.handover`, and no seal is known here.
+Each frame of nacks is answered in the order of the stream: what was given before its leases ended
+is written before the answer, what is given after that behind it.
+
+In memory are one frame, a few answers to nacks, and of what is out a few hundred bytes for each
+event: a caller that never reads or never acknowledges costs that. An event is leased before its
+frame leaves, and its room comes back only when its acknowledgement is committed; a lost stream
+therefore loses nothing. Which of a number's streams gets which event is its `Reception`'s; events
+come opened from `letterlockd.gateway.handover`, and no seal is known here.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from letterlock.v1.messaging_pb2 import ReceiveRequest, ReceiveResponse
 from letterlockd.errors import BrokenInvariant, Conflict
 from letterlockd.gateway.handover import Handover
 from letterlockd.gateway.reception import Reception, Receptions
-from letterlockd.limits import GONE_WAIT_S
+from letterlockd.limits import GONE_WAIT_S, MAX_UNWRITTEN_FRAMES
 from letterlockd.model.ids import AccountId
 from letterlockd.rpc.send_call import SenderOf, draining
 from letterlockd.rpc.validate import (
@@ -73,7 +76,8 @@ class ReceiveCall:
         self._reception: Reception | None = None  # until the stream is open
         self._consumer = Consumer(0, 0, 0, 0)
         self._stream = receive.ReceiveStream()
-        self._frames: deque[ReceiveResponse] = deque()  # opened, caught up, draining: three at most
+        self._frames: deque[ReceiveResponse] = deque()  # all but events; the reader waits for room
+        self._written = asyncio.Event()
         self._settled: list[Item] = []  # bounded by the window
         self._attention = asyncio.Event()
         self._to_commit = asyncio.Event()
@@ -131,6 +135,9 @@ class ReceiveCall:
         while (request := await self._frame()) is not None:
             if receive.TakeIn() in self._apply(_frame_event(request)):
                 self._take_in(request)
+            while len(self._frames) > MAX_UNWRITTEN_FRAMES:  # a caller that nacks and never reads
+                self._written.clear()
+                await self._written.wait()
 
     async def _frame(self) -> ReceiveRequest | None:
         """The next frame; None when the caller sends no more."""
@@ -173,7 +180,9 @@ class ReceiveCall:
             self._to_commit.set()
         elif kind == "nacks":
             delay_ms = check_nack_delay(request.nacks)
-            reception.nack(consumer, check_event_ids(request.nacks, kind), delay_ms)
+            event_ids = check_event_ids(request.nacks, kind)
+            reception.nack(consumer, event_ids, delay_ms)
+            self._say(ReceiveResponse(nacked=messaging_pb2.ReceiveNacked(event_ids=event_ids)))
             self._finish_when_empty()
         elif kind == "extensions":
             lease_ms = check_extension(request.extensions)
@@ -198,6 +207,7 @@ class ReceiveCall:
             self._attention.clear()
             while self._frames:
                 await self._context.write(self._frames.popleft())
+                self._written.set()
             if self._closed.is_set():
                 return
             if not await self._progress():

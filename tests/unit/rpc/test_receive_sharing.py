@@ -11,10 +11,12 @@ from letterlock.v1.messaging_pb2 import (
     ReceiveNacks,
     ReceiveOpen,
     ReceiveRequest,
+    ReceiveResponse,
 )
 from letterlock.v1.receiving_pb2 import AttemptFailure
 from letterlockd.gateway.inbox_rows import DEAD_LETTERS, INBOX
 from letterlockd.gateway.reception import Policy
+from letterlockd.limits import MAX_UNWRITTEN_FRAMES
 from letterlockd.model.ids import Pseudonym
 from letterlockd.records.v1.inbox_pb2 import StoredEvent
 from letterlockd.store.port import StoreFull
@@ -48,6 +50,36 @@ async def nack(call, *given, seconds: int = 0) -> None:
     await call.write(ReceiveRequest(nacks=nacks))
 
 
+async def until_read(call) -> None:
+    """Return when the gateway has read all frames: the last one is a nack of nothing."""
+    await call.write(ReceiveRequest(nacks=ReceiveNacks(event_ids=["none"])))
+    while not (await call.read()).HasField("nacked"):
+        pass
+
+
+class _HeldWrite:
+    """The next frame of the room's one call waits in its write until `free` is set."""
+
+    def __init__(self, room: Room) -> None:
+        (self.call,) = room.messaging._calls
+        self.reached, self.free = asyncio.Event(), asyncio.Event()
+        self._context, self.call._context = self.call._context, self
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._context, name)
+
+    async def write(self, frame: ReceiveResponse) -> None:
+        self.reached.set()
+        await self.free.wait()
+        await self._context.write(frame)
+
+    async def answers(self, count: int) -> None:
+        """Wait until so many frames wait behind the held one."""
+        while len(self.call._frames) < count:
+            self.call._attention.clear()
+            await self.call._attention.wait()
+
+
 async def tick(room: Room, seconds: float) -> None:
     """Let time pass; the timer of the real loop is not waited for."""
     await room.clock.advance(int(seconds * 1_000))
@@ -69,11 +101,53 @@ async def test_a_nacked_event_comes_again_with_those_behind_it(room: Room) -> No
     call.cancel()
 
 
+async def test_nacks_are_answered_in_the_order_of_the_stream(room: Room) -> None:
+    """Before the answer comes what its nack took back, behind it what is given anew."""
+    await room.arrive(of("a", 1), of("a", 2))
+    call = await opened(room)
+    given = await events(call, 2)
+    assert (await call.read()).HasField("caught_up")
+    write = _HeldWrite(room)
+    await room.arrive(of("a", 3))
+    await write.reached.wait()  # on its way
+    await nack(call, given[0])
+    await nack(call, given[1])
+    await write.answers(2)
+    write.free.set()
+    frames = [await call.read() for _ in range(4)]
+    assert [keys(frame.events.events) for frame in frames] == [[3], [], [], [1, 2, 3]]
+    answered = [list(frame.nacked.event_ids) for frame in frames[1:3]]
+    assert answered == [[event.event_id] for event in given]
+    call.cancel()
+
+
+async def test_a_caller_that_nacks_and_never_reads_is_read_no_further(room: Room) -> None:
+    await room.arrive(of("a", 1))
+    call = await opened(room)
+    given = await events(call, 1)
+    assert (await call.read()).HasField("caught_up")
+    write = _HeldWrite(room)
+    await room.arrive(of("b", 2))
+    await write.reached.wait()
+    for _ in range(2 * MAX_UNWRITTEN_FRAMES):
+        await nack(call, *given)
+    await write.answers(MAX_UNWRITTEN_FRAMES + 1)
+    await settle()
+    assert len(write.call._frames) == MAX_UNWRITTEN_FRAMES + 1
+    write.free.set()
+    nacked = 0
+    while nacked < 2 * MAX_UNWRITTEN_FRAMES:
+        nacked += (await call.read()).HasField("nacked")
+    call.cancel()
+
+
 async def test_a_delay_holds_back_its_conversation_alone(room: Room) -> None:
     await room.arrive(of("a", 1), of("a", 2), of("b", 3))
     call = await opened(room)
     first, *_ = await events(call, 3)
+    assert (await call.read()).HasField("caught_up")
     await nack(call, first, seconds=30)
+    assert (await call.read()).HasField("nacked")
     await room.arrive(of("b", 4), of("a", 5))
     assert keys(await events(call, 1)) == [4]
     await tick(room, 29.9)
@@ -90,9 +164,9 @@ async def test_a_lease_runs_out_unless_it_is_extended(room: Room) -> None:
     slow, kept = await events(call, 2)
     await tick(room, 8)
     await call.write(ReceiveRequest(extensions=ReceiveExtensions(event_ids=[kept.event_id])))
+    await until_read(call)
     await room.arrive(of("c", 3))
-    await events(call, 1)  # the extension was read before this was written
-    await settle()
+    await events(call, 1)
     await tick(room, 2)
     (again,) = await events(call, 1)
     assert (again.event_id, again.attempt) == (slow.event_id, 2)
@@ -222,6 +296,7 @@ async def test_draining_ends_with_a_last_nack(room: Room) -> None:
     draining = asyncio.create_task(room.messaging.drain(50.0))
     assert (await call.read()).HasField("draining")
     await nack(call, *given)
+    assert (await call.read()).HasField("nacked")
     await ends_well(call)
     await draining
     assert await room.store.count(INBOX) == 1

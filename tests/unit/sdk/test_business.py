@@ -386,6 +386,27 @@ async def test_a_nacked_event_comes_again_before_those_behind_it(
     assert gateway.acked == ["e0", "e1", "e2"]
 
 
+async def test_what_is_on_its_way_when_an_event_is_nacked_comes_behind_it(
+    client: BusinessClient, gateway: FakeGateway
+) -> None:
+    gateway.write("a")
+    gateway.nacking.clear()
+    seen = []
+    async with client.receive() as events:
+        first = await anext(events)
+        first.nack()
+        gateway.write("b", "c")
+        await gateway.until(lambda: gateway.given["e2"] == 1)  # before the nack is carried out
+        gateway.nacking.set()
+        for _ in range(3):
+            event = await anext(events)
+            seen.append((event.text, event.redelivered))
+            event.ack()
+    assert seen == [("a", True), ("b", True), ("c", True)]
+    assert gateway.acked == ["e0", "e1", "e2"]
+    assert not gateway.extended
+
+
 async def test_leases_renew_themselves_while_an_event_is_in_hand(
     client: BusinessClient, gateway: FakeGateway
 ) -> None:

@@ -148,6 +148,8 @@ class ReceiveStream(Closing):
                 return
             if frame.HasField("events"):
                 self._take_in(frame.events)
+            elif frame.HasField("nacked"):
+                self._acks.answered(frame.nacked.event_ids)
             elif frame.HasField("caught_up"):
                 self.caught_up.set()
                 self._to_read.set()
@@ -159,9 +161,10 @@ class ReceiveStream(Closing):
 
     def _take_in(self, events: messaging_pb2.Events) -> None:
         now = asyncio.get_running_loop().time()
-        for event in events.events:
-            if self._acks.offer(event.event_id, now):
-                self._events.append(Event(event, self))
+        for proto in events.events:
+            event = Event(proto, self)
+            if self._acks.offer(event.event_id, event.user_id, now):
+                self._events.append(event)
         self._to_read.set()
         self._to_write.set()
 
@@ -172,7 +175,7 @@ class ReceiveStream(Closing):
 
     def nack(self, event: Event, delay: float) -> None:
         """See `Event.nack`."""
-        if not self._acks.nack(event.event_id, delay):
+        if not self._acks.nack(event.event_id, event.user_id, delay):
             return
         # They come again behind it: handed out now, they would come before it.
         behind = [later for later in self._events if later.user_id == event.user_id]

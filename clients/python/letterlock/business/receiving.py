@@ -5,13 +5,16 @@
                  │  offered again after its ack (the stream was lost before the ack was certain)
                  └──renew──▶ leases to begin anew, as long as an event is not held for too long
 
-An event is handed out once, although the gateway gives it again after a lost stream or lease. Knows
+An event is handed out once, although the gateway gives it again after a lost stream or lease. With
+a nacked event the gateway takes back what it gave behind it of the same user: what of that is still
+on its way is passed over until the nack is answered, and comes again, behind the nacked one. Knows
 no stream, no clock, no task; reads no content. Times are seconds of one clock.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
 
 from letterlock.v1 import messaging_pb2
 
@@ -34,6 +37,8 @@ class AckWindow:
         self._acked: OrderedDict[str, None] = OrderedDict()
         self._acks: list[str] = []
         self._others: list[messaging_pb2.ReceiveRequest] = []
+        self._nacked: dict[str, str] = {}  # not answered yet, and whose; never more than a window
+        self._taken_back: Counter[str] = Counter()  # users in there
 
     @property
     def has_work(self) -> bool:
@@ -45,12 +50,12 @@ class AckWindow:
         """Whether nothing is in hand and nothing is to be written."""
         return not self._in_hand and not self.has_work
 
-    def offer(self, event_id: str, now: float) -> bool:
+    def offer(self, event_id: str, user_id: str, now: float) -> bool:
         """Note an event from the stream; True when it is to be handed out."""
         if event_id in self._acked:
             self._acks.append(event_id)
             return False
-        if event_id in self._in_hand:
+        if event_id in self._in_hand or user_id in self._taken_back:
             return False
         self._in_hand[event_id] = now
         return True
@@ -64,14 +69,26 @@ class AckWindow:
         if len(self._acked) > self._remembered:
             self._acked.popitem(last=False)
 
-    def nack(self, event_id: str, delay: float) -> bool:
+    def nack(self, event_id: str, user_id: str, delay: float) -> bool:
         """The caller wants it again after `delay` seconds. False when it is not in hand."""
         if not self.let_go(event_id):
             return False
         nacks = messaging_pb2.ReceiveNacks(event_ids=[event_id])
         nacks.delay.FromNanoseconds(round(delay * 1e9))
         self._others.append(messaging_pb2.ReceiveRequest(nacks=nacks))
+        self._nacked[event_id] = user_id
+        self._taken_back[user_id] += 1
         return True
+
+    def answered(self, event_ids: Iterable[str]) -> None:
+        """The gateway has carried out these nacks: what comes from here on is given anew."""
+        for event_id in event_ids:
+            user_id = self._nacked.pop(event_id, None)
+            if user_id is None:
+                continue
+            self._taken_back[user_id] -= 1
+            if not self._taken_back[user_id]:
+                del self._taken_back[user_id]
 
     def extend(self, event_id: str, seconds: float, now: float) -> None:
         """The caller needs `seconds` more from now; nothing for an event that is not in hand."""
@@ -102,6 +119,8 @@ class AckWindow:
         """The stream is gone, and with it the leases: what was to be said of them is void. Acks
         stay good."""
         self._others.clear()
+        self._nacked.clear()
+        self._taken_back.clear()
 
     def take(self) -> messaging_pb2.ReceiveRequest | None:
         """The next frame; None when there is nothing to say."""

@@ -788,6 +788,7 @@ class ReceiveResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     CAUGHT_UP_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    NACKED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___ReceiveOpened:
         """Answers `open`; first frame only."""
@@ -806,6 +807,10 @@ class ReceiveResponse(_message.Message):
     def draining(self) -> Global___Draining:
         """The process is about to stop: it gives no more events, takes acks for `grace` and ends the stream."""
 
+    @_builtins.property
+    def nacked(self) -> Global___ReceiveNacked:
+        """A frame of nacks is carried out. Each is answered, in their order."""
+
     def __init__(
         self,
         *,
@@ -813,16 +818,45 @@ class ReceiveResponse(_message.Message):
         events: Global___Events | None = ...,
         caught_up: Global___CaughtUp | None = ...,
         draining: Global___Draining | None = ...,
+        nacked: Global___ReceiveNacked | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "draining", b"draining", "events", b"events", "frame", b"frame", "opened", b"opened"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "draining", b"draining", "events", b"events", "frame", b"frame", "nacked", b"nacked", "opened", b"opened"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "draining", b"draining", "events", b"events", "frame", b"frame", "opened", b"opened"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "draining", b"draining", "events", b"events", "frame", b"frame", "nacked", b"nacked", "opened", b"opened"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["opened", "events", "caught_up", "draining"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["opened", "events", "caught_up", "draining", "nacked"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
 Global___ReceiveResponse: _TypeAlias = ReceiveResponse  # noqa: Y015
+
+@_typing.final
+class ReceiveNacked(_message.Message):
+    """A frame of nacks is carried out: from here on the stream gives these events, and those of their
+    conversations that were taken back with them, anew. What came of these conversations after the
+    nacks were written and before this frame was on its way when it was taken back: to be passed over,
+    since it comes again in order.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The event ids of that frame, those included that were not leased to this stream."""
+
+    def __init__(
+        self,
+        *,
+        event_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_ids", b"event_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveNacked: _TypeAlias = ReceiveNacked  # noqa: Y015
 
 @_typing.final
 class ReceiveOpened(_message.Message):

@@ -168,11 +168,12 @@ export class ReceiveStream implements AsyncIterableIterator<Event> {
   #read({ frame }: ReceiveResponse): void {
     if (frame.case === "events") {
       const now = this.#options.clock();
-      for (const event of frame.value.events) {
-        if (this.#acks.offer(event.eventId, now)) {
-          this.#events.push(new Event(event, this.#receiver));
-        }
+      for (const wire of frame.value.events) {
+        const event = new Event(wire, this.#receiver);
+        if (this.#acks.offer(event.eventId, event.userId, now)) this.#events.push(event);
       }
+    } else if (frame.case === "nacked") {
+      this.#acks.answered(frame.value.eventIds);
     } else if (frame.case === "caughtUp") {
       this.#caughtUp = true;
     } else if (frame.case === "draining") {
@@ -190,7 +191,7 @@ export class ReceiveStream implements AsyncIterableIterator<Event> {
   }
 
   #nack(event: Event, delay: number): void {
-    if (!this.#acks.nack(event.eventId, delay)) return;
+    if (!this.#acks.nack(event.eventId, event.userId, delay)) return;
     // They come again behind it: handed out now, they would come before it.
     const behind = this.#events.filter((later) => later.userId === event.userId);
     for (const later of behind) this.#acks.letGo(later.eventId);

@@ -6,8 +6,9 @@
  *                  │  offered again after its ack (the stream was lost before the ack was certain)
  *                  └──renew──▶ leases to begin anew, as long as an event is not held for too long
  *
- * An event is handed out once, although the gateway gives it again after a lost stream or lease.
- * Knows no stream, no clock, no task; reads no content. Times are seconds of one clock.
+ * An event is handed out once, although the gateway gives it again after a lost stream or lease. With
+ * a nacked event the gateway takes back what it gave behind it of the same user: what of that is still
+ * on its way is passed over until the nack is answered, and comes again, behind the nacked one. Knows no stream, no clock, no task; reads no content. Times are seconds of one clock.
  */
 
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
@@ -38,6 +39,8 @@ export class AckWindow {
   readonly #acked = new Set<string>();
   #acks: string[] = [];
   #others: Frame[] = [];
+  // Not answered yet, by user; never more than a window.
+  readonly #nacked = new Map<string, Set<string>>();
 
   /**
    * `window`: how many events may be unacknowledged at a time; `hold`: for how many seconds the
@@ -54,12 +57,12 @@ export class AckWindow {
   }
 
   /** Note an event from the stream; true when it is to be handed out. */
-  offer(eventId: string, now: number): boolean {
+  offer(eventId: string, userId: string, now: number): boolean {
     if (this.#acked.has(eventId)) {
       this.#acks.push(eventId);
       return false;
     }
-    if (this.#inHand.has(eventId)) return false;
+    if (this.#inHand.has(eventId) || this.#nacked.has(userId)) return false;
     this.#inHand.set(eventId, { since: now, extendedTo: now });
     return true;
   }
@@ -76,11 +79,22 @@ export class AckWindow {
   }
 
   /** The caller wants it again after `delay` seconds. False when it is not in hand. */
-  nack(eventId: string, delay: number): boolean {
+  nack(eventId: string, userId: string, delay: number): boolean {
     if (!this.letGo(eventId)) return false;
     const value = { eventIds: [eventId], delay: durationOf(delay, "delay") };
     this.#others.push({ case: "nacks", value });
+    const unanswered = this.#nacked.get(userId);
+    if (unanswered === undefined) this.#nacked.set(userId, new Set([eventId]));
+    else unanswered.add(eventId);
     return true;
+  }
+
+  /** The gateway has carried out these nacks: what comes from here on is given anew. */
+  answered(eventIds: readonly string[]): void {
+    for (const [userId, unanswered] of this.#nacked) {
+      for (const eventId of eventIds) unanswered.delete(eventId);
+      if (unanswered.size === 0) this.#nacked.delete(userId);
+    }
   }
 
   /** The caller needs `seconds` more from now; nothing for an event that is not in hand. */
@@ -114,6 +128,7 @@ export class AckWindow {
   /** The stream is gone, and with it the leases: what was to be said of them is void. Acks stay good. */
   lost(): void {
     this.#others = [];
+    this.#nacked.clear();
   }
 
   /** The next frame; undefined when there is nothing to say. */

@@ -58,13 +58,13 @@ test("batches keep to the contract's bytes", () => {
 
 test("events are handed out once, and acked again where the ack may be lost", () => {
   const window = new AckWindow(2, 60);
-  const offered = ["a", "a", "b"].map((eventId) => window.offer(eventId, 0));
+  const offered = ["a", "a", "b"].map((eventId) => window.offer(eventId, "u", 0));
   assert.deepEqual(offered, [true, false, true]);
   window.ack("a");
   window.ack("a");
   window.ack("unknown");
   assert.deepEqual(taken(window), ["acks", "a"]);
-  assert.equal(window.offer("a", 0), false); // given again: its ack was lost with the stream
+  assert.equal(window.offer("a", "u", 0), false); // given again: its ack was lost with the stream
   assert.deepEqual(taken(window), ["acks", "a"]);
   assert.equal(window.isIdle, false);
   window.ack("b");
@@ -74,20 +74,34 @@ test("events are handed out once, and acked again where the ack may be lost", ()
 
 test("after a lost stream acks still stand, and nothing is said of its leases", () => {
   const window = new AckWindow(2, 60);
-  for (const eventId of ["a", "b"]) window.offer(eventId, 0);
+  for (const eventId of ["a", "b"]) window.offer(eventId, "u", 0);
   window.ack("a");
-  assert.equal(window.nack("b", 1), true);
-  assert.equal(window.nack("b", 1), false);
+  assert.equal(window.nack("b", "u", 1), true);
+  assert.equal(window.nack("b", "u", 1), false);
   window.extend("b", 10, 0); // it is not in hand
   window.lost();
   assert.deepEqual(taken(window), ["acks", "a"]);
   assert.equal(window.take(), undefined);
-  assert.equal(window.offer("b", 0), true); // a nacked one is handed out again
+  assert.equal(window.offer("b", "u", 0), true); // a nacked one is handed out again
+});
+
+test("what a nack took back is passed over until it is answered", () => {
+  const window = new AckWindow(9, 60);
+  const offered = (...ids: string[]) => ids.map((eventId) => window.offer(eventId, "u", 0));
+  offered("a", "b");
+  window.nack("a", "u", 0);
+  window.nack("b", "u", 0);
+  assert.deepEqual(offered("late"), [false]);
+  assert.equal(window.offer("other", "v", 0), true);
+  window.answered(["a", "unknown"]);
+  assert.deepEqual(offered("a"), [false]);
+  window.answered(["b"]);
+  assert.deepEqual(offered("a", "b", "late"), [true, true, true]);
 });
 
 test("leases of ten thousand events at a time are begun anew, up to the hold", () => {
   const window = new AckWindow(10_001, 60);
-  for (let n = 0; n < 10_001; n += 1) window.offer(String(n), 0);
+  for (let n = 0; n < 10_001; n += 1) window.offer(String(n), "u", 0);
   window.renew(59, 30);
   assert.deepEqual([taken(window).length, taken(window).length, taken(window)], [10_001, 2, []]);
   window.renew(60, 30);
