@@ -24,6 +24,9 @@ from tests.harness.people import PATIENT, Daemon, open_shop, user
 
 SETTLE_SECONDS = 90
 
+NACK_EVERY = 7
+"""One event in so many is given back when it first comes, and must come again in its place."""
+
 _WORTH_REPEATING = (Busy, Unavailable)
 
 
@@ -249,7 +252,13 @@ class Traffic:
     async def _collect(self) -> None:
         """The backend's Receive stream."""
         async with self._business.receive(window=20) as events:
+            fresh = 0
             async for event in events:
+                fresh += not event.redelivered
+                if not event.redelivered and fresh % NACK_EVERY == 0:
+                    self.ledger.counts["events given back"] += 1
+                    event.nack()
+                    continue
                 if self.ledger.given(event.event_id):
                     if event.status is not None:
                         self.ledger.told(event.status.message_id, event.status.status)
