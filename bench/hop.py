@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
+from bench.ledger import LedgerError
 from bench.processes import cpu_s, memory_mb, rounded
 from bench.row import LOAD, Row, Sizes, per_thousand
 
@@ -51,7 +52,7 @@ class Hop(Protocol):
 async def in_turns(hops: Sequence[Hop], sizes: Sizes) -> AsyncIterator[Row]:
     """Rounds of all sides alternating, after one that warms up."""
     for hop in hops:
-        await hop.carry(max(BATCH, sizes.messages // 10))
+        await _carry(hop, max(BATCH, sizes.messages // 10))
     for round_ in range(sizes.rounds):
         for hop in hops:
             yield {"side": hop.name, "round": round_, **await _carried(hop, sizes.messages)}
@@ -60,7 +61,7 @@ async def in_turns(hops: Sequence[Hop], sizes: Sizes) -> AsyncIterator[Row]:
 async def _carried(hop: Hop, count: int) -> Row:
     pids = {**hop.processes(), os.getpid(): LOAD}
     before = cpu_s(pids)
-    seconds = await hop.carry(count)
+    seconds = await _carry(hop, count)
     used = per_thousand(before, cpu_s(pids), count)
     return {
         "messages": count,
@@ -68,3 +69,11 @@ async def _carried(hop: Hop, count: int) -> Row:
         "cpu_s_per_1000": used,
         "peak_memory_mb": rounded(memory_mb(hop.processes())),
     }
+
+
+async def _carry(hop: Hop, count: int) -> float:
+    try:
+        return await hop.carry(count)
+    except TimeoutError:
+        late = f"{count} messages were not through in {PATIENCE_S:.0f} s"
+        raise LedgerError(f"{hop.name}: {late}") from None

@@ -12,6 +12,7 @@ mpl.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from bench.measure import Spread
 from bench.row import LOAD, Row
@@ -99,7 +100,7 @@ def latencies(kept: Kept) -> str | None:
         axes.axhline(0.99, color=_GREY, linestyle=":", linewidth=1)
         axes.axhline(0.5, color=_GREY, linestyle=":", linewidth=1)
         axes.set(xscale="log", xlabel="milliseconds", ylabel="share of messages", ylim=(0, 1.02))
-        axes.xaxis.set_major_formatter("{x:g}")
+        _plain(axes)
         axes.legend(loc="lower right")
 
     return _svg(draw, 10, 3.6)
@@ -156,7 +157,7 @@ def ratchets(kept: Kept) -> str | None:
             axes.barh(places, lengths, height=height, color=colour, label=side)
         axes.set_yticks(range(len(operations)), operations)
         axes.set(xlabel="CPU µs an operation (logarithmic)", xscale="log")
-        axes.xaxis.set_major_formatter("{x:g}")
+        _plain(axes)
         axes.grid(axis="y", visible=False)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
@@ -181,6 +182,8 @@ def growth(kept: Kept) -> str | None:
         right.plot(sizes, memory, marker="o", color=colour, label=label)
     left.set(xscale="log", ylabel="messages/s", ylim=(0, None))
     right.set(xscale="log", ylabel="MB, all processes", ylim=(0, None))
+    _plain(left)
+    _plain(right)
     left.legend(loc="lower left")
     return _saved(figure)
 
@@ -243,6 +246,12 @@ def _speed(row: Row) -> float:
 
 def _held(row: Row) -> float:
     return float(sum(row["peak_memory_mb"].values()))
+
+
+def _plain(axes: Axes) -> None:
+    """Numbers as people write them along a logarithmic axis, one for each power of ten."""
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _svg(draw: Callable[[Axes], None], width: float, height: float) -> str:

@@ -25,8 +25,10 @@ def run(name: str, sizes: Sizes, *, as_json: bool, keep: bool = True) -> list[Ro
     """
     try:
         rows = uvloop.run(_measured(name, sizes, as_json))
-    except* LedgerError as errors:
-        sys.exit(f"{name}: the ledger does not balance: {_first(errors)}")
+    except (LedgerError, ExceptionGroup) as error:
+        if (cause := ledger_error(error)) is None:
+            raise
+        sys.exit(f"{name}: the ledger does not balance: {cause}")
     if keep:
         measure.keep(name, rows)
     if as_json:
@@ -113,8 +115,8 @@ def _print_line(name: str, row: Row) -> None:
     print(json.dumps({"workload": name, **shown}), flush=True)
 
 
-def _first(errors: BaseExceptionGroup) -> BaseException:
-    inner: BaseException = errors
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return inner
+def ledger_error(error: BaseException) -> LedgerError | None:
+    """The first one in an error or in the groups of tasks that it came through."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for one in error.exceptions if (found := ledger_error(one))), None)
+    return error if isinstance(error, LedgerError) else None

@@ -282,6 +282,10 @@ class Gateway:
         """`Traffic`: the relay delivered items."""
         self.inbound.delivered(items, epoch)
 
+    def lost(self) -> None:
+        """`Traffic`: the stream ended."""
+        self.sending.lost()
+
     def taking(self) -> Reading:
         """Messages of businesses that are not answered yet, and those that are."""
         counters = self.counters

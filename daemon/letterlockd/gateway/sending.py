@@ -2,7 +2,8 @@
 
     outbox ──take──▶ open ──offer──▶ uplink ──answer──▶ durable there   ──▶ SENT, row deleted
                                                     ├── devices changed ──▶ repair, offered again
-                                                    ├── busy            ──▶ offered again later
+                                                    ├── busy            ──▶ offered again later,
+                                                    │                       its conversation with it
                                                     └── refused         ──▶ FAILED or EXPIRED
 
 At most `max_unanswered` rows are taken and not answered, and four times as many answered and not
@@ -22,6 +23,7 @@ from letterlockd.clock import Clock
 from letterlockd.gateway.news import Advance
 from letterlockd.gateway.outbox import Outbox, OutboxRow
 from letterlockd.gateway.progress import Progress
+from letterlockd.gateway.put_off import PutOff
 from letterlockd.gateway.statuses import Status
 from letterlockd.gateway.tables import OUTBOX, account_of, outbox_key
 from letterlockd.legs import Reading
@@ -74,7 +76,7 @@ _Record = Callable[[Sequence[Advance], Sequence[Delete], Callable[[], None]], No
 
 
 class Sending:
-    """Implements the uplink's `Traffic.answered`. `repair`: what to do with a row whose
+    """Implements the uplink's `Traffic.answered` and `lost`. `repair`: what to do with a row whose
     recipient's devices have changed; `renew`: with one that is not encrypted for now."""
 
     def __init__(
@@ -100,7 +102,8 @@ class Sending:
         self._open: dict[int, OutboxRow] = {}
         self._at_relay: set[int] = set()
         self._settling: set[int] = set()
-        self._delayed: dict[int, asyncio.TimerHandle] = {}
+        self._put_off = PutOff()
+        self._again: asyncio.TimerHandle | None = None
         self._answered = 0
         self._room = asyncio.Event()
         self._room.set()
@@ -113,7 +116,7 @@ class Sending:
     @property
     def reading(self) -> Reading:
         """What the relay has yet to take. That it is busy is no answer."""
-        return Reading(len(self._at_relay) + len(self._delayed), self._answered)
+        return Reading(len(self._at_relay) + len(self._put_off), self._answered)
 
     def is_open(self, sequence: int) -> bool:
         """Whether this row was taken and is not settled."""
@@ -138,13 +141,13 @@ class Sending:
                 if self._free() <= 0:
                     self._room.clear()
         finally:
-            for handle in self._delayed.values():
-                handle.cancel()
+            if self._again is not None:
+                self._again.cancel()
 
     def answered(self, answers: Sequence[Answered[int]]) -> None:
         """The relay's answers."""
         news: list[_News] = []
-        busy = len(self._delayed)
+        busy: list[tuple[OutboxRow, int]] = []
         for sequence, result in answers:
             self._at_relay.discard(sequence)
             row = self._open.get(sequence)
@@ -154,10 +157,26 @@ class Sending:
                 self._traces.end("submit", row.record.message_id)
             if not result.HasField("refused"):
                 news.append((row, _SENT, None))
+            elif result.refused.reason in _BUSY:
+                busy.append((row, result.refused.retry_after.ToMilliseconds()))
             elif (refused := self._refused(row, result)) is not None:
                 news.append(refused)
-        self._answered += len(answers) - (len(self._delayed) - busy)
+        self._answered += len(answers) - len(busy)
         self._settle(news)
+        if busy:
+            self._offer_later(busy)
+
+    def lost(self) -> None:
+        """The stream is lost: what was on its way behind rows that are put off waits with them,
+        or the next stream would take it first."""
+        if not self._put_off:
+            return
+        back = self._at_relay.intersection(self._put_off.out)
+        self._uplink.flight.withdraw(back)
+        self._at_relay -= back
+        for sequence in back:
+            self._put_off.wait(self._open[sequence])
+        self._look_again()
 
     def resubmit(self, row: OutboxRow) -> None:
         """Offer a row again in its new form."""
@@ -172,6 +191,9 @@ class Sending:
     def let_go(self, row: OutboxRow) -> None:
         """The row is deleted, and not settled: the message waits elsewhere."""
         self._close([row.sequence])
+        if self._put_off:
+            self._put_off.gone(row)
+            self._look_again()
 
     def expire(self, row: OutboxRow) -> bool:
         """Give up a row whose time is over. False: the relay has it, or will answer."""
@@ -187,6 +209,9 @@ class Sending:
         return True
 
     def _offer(self, row: OutboxRow) -> None:
+        if self._put_off and self._put_off.wait(row):
+            self._look_again()
+            return
         self._at_relay.add(row.sequence)
         record = row.record
         account = account_of(ConversationId(record.conversation))
@@ -202,22 +227,32 @@ class Sending:
         if reason == errors_pb2.ERROR_REASON_DEVICES_CHANGED and row.record.repairs < _MAX_REPAIRS:
             self._repair(row, result)
             return None
-        if reason in _BUSY:
-            self._offer_later(row, result.refused.retry_after.ToMilliseconds())
-            return None
         if reason == errors_pb2.ERROR_REASON_EXPIRED:
             return _expired(row, messaging_pb2.HOP_RELAY)
         return row, _FAILED, failure(messaging_pb2.HOP_RELAY, reason)
 
-    def _offer_later(self, row: OutboxRow, retry_ms: int) -> None:
-        delay_ms = min(retry_ms or _DEFAULT_RETRY_MS, _LONGEST_RETRY_MS)
+    def _offer_later(self, busy: Sequence[tuple[OutboxRow, int]]) -> None:
+        now_s = asyncio.get_running_loop().time()
+        refused = [
+            (row, now_s + min(retry_ms or _DEFAULT_RETRY_MS, _LONGEST_RETRY_MS) / 1_000)
+            for row, retry_ms in busy
+        ]
+        not_settled = (row for row in self._open.values() if row.sequence not in self._settling)
+        self._put_off.refused(refused, not_settled)
+        self._look_again()
 
-        def again() -> None:
-            del self._delayed[row.sequence]
-            self.resubmit(row)
+    def _look_again(self) -> None:
+        """See what is due, once for all that changes in this turn of the loop."""
+        if self._again is not None:
+            self._again.cancel()
+        self._again = asyncio.get_running_loop().call_soon(self._offer_again)
 
+    def _offer_again(self) -> None:
         loop = asyncio.get_running_loop()
-        self._delayed[row.sequence] = loop.call_later(delay_ms / 1_000, again)
+        for row in self._put_off.due(loop.time()):
+            self._offer(row)
+        next_s = self._put_off.next_s
+        self._again = None if next_s is None else loop.call_at(next_s, self._offer_again)
 
     def _settle(self, news: Sequence[_News]) -> None:
         """Commit what became of rows; then they are closed. SENT may wait for DELIVERED."""
@@ -241,6 +276,10 @@ class Sending:
         deletes = [Delete(OUTBOX, outbox_key(row.sequence)) for row, _, _ in news]
         sequences = [row.sequence for row, _, _ in news]
         self._settling.update(sequences)
+        if self._put_off:
+            for row, _, _ in news:
+                self._put_off.gone(row)
+            self._look_again()
         self._make_room()
         record(advances, deletes, lambda: self._close(sequences))
 

@@ -32,6 +32,7 @@ from letterlock.relay.v1.mailbox_pb2 import (
 from letterlockd.clock import Clock
 from letterlockd.errors import LetterlockError
 from letterlockd.relay.items import Debt, deliveries_frame, read_row, results_frame
+from letterlockd.relay.refused_pairs import RefusedPairs
 from letterlockd.relay.tables import MAILBOXES, item_id_of, item_key, mailbox_prefix
 from letterlockd.relay.window import DeliveryWindow
 from letterlockd.store.port import Store
@@ -98,6 +99,7 @@ class Connection:
         "device_id",
         "mailbox",
         "newer_generation",
+        "refused",
         "unanswered",
         "window",
     )
@@ -116,6 +118,7 @@ class Connection:
         self.device_id = device_id
         self.window = DeliveryWindow(window)
         self.unanswered = 0
+        self.refused = RefusedPairs()
         self.newer_generation: int | None = None
         """Set for a gateway whose store has gone back: of the newest state that is known."""
         self.departing: frozenset[int] = frozenset()

@@ -2,6 +2,7 @@
 
     frame ──▶ accounts and mailboxes it names are known ──▶ each: shape, sender, judge, rate, room
                                                                │ staged, or refused
+                        refused for now ──▶ so is what follows it (see `refused_pairs`)
               refused, but accepted before under this id ──▶ the first answer, as for any repeat
 
 What is refused here is answered at once and leaves no trace.
@@ -15,6 +16,7 @@ from letterlock.relay.v1.mailbox_pb2 import Submission, SubmissionResult
 from letterlock.v1 import errors_pb2
 
 from letterlockd.clock import Clock
+from letterlockd.errors import BusyError
 from letterlockd.records.v1.relay_pb2 import SubmittedMessage
 from letterlockd.relay.accounts import Account
 from letterlockd.relay.connection import Connection, Outgoing
@@ -42,6 +44,8 @@ from letterlockd.relay.usage import Counted
 from letterlockd.store.port import ABSENT, Check, Put, Store
 
 __all__ = ["Intake"]
+
+_RETRY_MS = 1_000
 
 _Accounts = Mapping[bytes, Account | None]
 
@@ -74,7 +78,16 @@ class Intake:
     async def submit(
         self, connection: Connection, caller: Caller, submissions: Sequence[Submission]
     ) -> None:
-        """Decide each submission of a frame; every one is answered on the connection once."""
+        """Decide each submission of a frame; every one is answered on the connection once.
+
+        Raises `BusyError` (QUEUE_FULL): too many were refused and did not come again.
+        """
+        if len(connection.refused) > self._settings.max_refused:
+            raise BusyError(
+                "too many refused submissions did not come again",
+                retry_after_ms=_RETRY_MS,
+                reason="QUEUE_FULL",
+            )
         connection.unanswered += len(submissions)
         accounts = await self._accounts_of(caller, submissions)
         await self._journal.room()
@@ -104,12 +117,17 @@ class Intake:
         if sender is None:
             text = "sender_account_id is not one of the caller's accounts"
             return answer(submission, refused(errors_pb2.ERROR_REASON_FORBIDDEN, text))
+        if connection.refused and (refusal := connection.refused.behind(submission)):
+            return answer(submission, refusal)
         recipient = accounts.get(submission.recipient_account_id)
         result = judge(submission, sender, recipient, now_ms)
         if result is not None or recipient is None:
             return result
         if wait := self._over_rate(connection, sender):
-            return answer(submission, rate_limited(wait))
+            refusal = rate_limited(wait)
+            if sender.is_business:
+                connection.refused.add(submission, refusal)
+            return answer(submission, refusal)
         if not submission.ephemeral and not self._fits(submission, recipient):
             self._journal.counters.mailbox_full += 1
             return answer(submission, mailbox_full(self._settings.mailbox_full_retry_ms))

@@ -6,7 +6,8 @@
 
 I1: nothing of a batch is answered, delivered or counted before its commit has returned. Batches
 are committed one after the other, so item ids and commits have one order (see `item_ids`). A full
-disk refuses submissions and keeps acknowledgements that owe a receipt until there is space.
+disk refuses submissions, and what is staged behind them, and keeps acknowledgements that owe a
+receipt until there is space.
 """
 
 from __future__ import annotations
@@ -229,10 +230,28 @@ class Journal:
         refusal = storage_full(full.retry_after_ms or 0)
         for one in staged:
             self._undo(one, now_ms)
+            if one.sender.is_business:
+                one.connection.refused.add(one.submission, refusal)
+            one.connection.answered(answer(one.submission, refusal).SerializeToString())
+        self._refuse_behind()
+
+    def _refuse_behind(self) -> None:
+        """What was staged meanwhile, of the same pairs: with space it would overtake."""
+        staged, self._staged = self._staged, []
+        for one in staged:
+            refusal = one.connection.refused.behind(one.submission)
+            if refusal is None:
+                self._staged.append(one)
+                continue
+            self._staged_size -= one.size
+            self._unstage(one)
             one.connection.answered(answer(one.submission, refusal).SerializeToString())
 
     def _undo(self, one: Staged, now_ms: int) -> None:
         self._usage.take_back(one.counted, now_ms)
+        self._unstage(one)
+
+    def _unstage(self, one: Staged) -> None:
         for item in one.items:
             self._levels.added(item.mailbox, -item.size, -1 if item.size else 0)
 

@@ -56,6 +56,9 @@ class RelaySettings:
     default_window: int = 256
     max_unanswered: int = 8_192
     """Submissions of one stream in work; the stream is not read beyond."""
+    max_refused: int = 8_192
+    """Message ids of one stream that are to come again (see `refused_pairs`): four times what a
+    gateway has open, some 1 MB. Beyond it the stream ends, and the order is the gateway's alone."""
     batch_seconds: float = 0.004
     """From one batch's start to the next one's at least. A quiet relay commits at once; a busy one
     gathers, because each frame and each commit costs as much as ten messages in them."""

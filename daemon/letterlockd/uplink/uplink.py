@@ -48,6 +48,10 @@ class Traffic(Protocol[T]):
         """Items came on stream number `epoch`; `Uplink.acknowledge` them when they are safe."""
         ...
 
+    def lost(self) -> None:
+        """The stream ended; what was not answered is in `Uplink.flight` again, not yet said."""
+        ...
+
 
 class Uplink(Generic[T]):
     """One gateway's connection to its relay. `run` keeps it until cancelled. `address` is what log
@@ -120,6 +124,7 @@ class Uplink(Generic[T]):
                 self._connected = False
                 self.flight.lost()
                 self._timed = None
+            traffic.lost()
             await asyncio.sleep(self._backoff.next_seconds())
 
     async def _stream(self, traffic: Traffic[T]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.ledger import Balance, Ledger, LedgerError
+from bench.run import ledger_error
 
 
 def _ledger(expected: int, *numbers: int) -> Ledger:
@@ -42,3 +43,11 @@ def test_a_new_count_begins_from_nothing() -> None:
     ledger.begin(1)
     assert not ledger.complete.is_set()
     assert ledger.balance == Balance(0, 0, 0)
+
+
+def test_its_error_is_found_in_groups_of_tasks() -> None:
+    lost = LedgerError("lost")
+    grouped = ExceptionGroup("outer", [ValueError(), ExceptionGroup("inner", [lost])])
+    assert ledger_error(grouped) is lost
+    assert ledger_error(lost) is lost
+    assert ledger_error(ExceptionGroup("other", [ValueError()])) is None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import pytest
 from letterlock.relay.v1 import mailbox_pb2
 from letterlock.v1 import errors_pb2
 from letterlock.v1 import messaging_pb2 as api
 from letterlockd.gateway.room import Gateway
+from letterlockd.store.memory import MemoryStore
 from letterlockd.uplink import Answered
 
 from tests.harness.clock import settle
@@ -65,6 +67,29 @@ async def test_a_busy_relay_is_asked_again(world: World, reason: Reason) -> None
         await business.status(result.accepted.message_id, api.MESSAGE_STATUS_DELIVERED)
         await until(lambda: gateway.outbox.count == 0)
         assert refusing.left == 0
+
+
+async def test_nothing_overtakes_a_message_that_a_full_relay_refused(world: World) -> None:
+    async with world.gateway() as gateway, reading(await world.device(USER)) as (reader,):
+        business = await world.business(gateway)
+        await business.send(message("0", to=USER, text="0"))
+        await reader.texts(1)
+        refused: list[Reason] = []
+        answered = gateway.sending.answered
+
+        def watched(answers: Sequence[Answered[int]]) -> None:
+            answered(answers)
+            refused.extend(answer.result.refused.reason for answer in answers)
+
+        gateway.sending.answered = watched  # type: ignore[method-assign]
+        store = cast("MemoryStore", world.relay.store)
+        store.full = True
+        await business.send(message("1", to=USER, text="1"))
+        await until(lambda: bool(refused))
+        store.full = False
+        await business.send(*(message(text, to=USER, text=text) for text in "23"))
+        assert await reader.texts(4) == ["0", "1", "2", "3"]
+        assert refused[0] == errors_pb2.ERROR_REASON_STORAGE_FULL
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,9 @@ class Heard:
     def delivered(self, items: Sequence[mailbox_pb2.Item], epoch: int) -> None:
         self.news.set()
 
+    def lost(self) -> None:
+        pass
+
 
 async def told(channel: grpc.aio.Channel, address: str, entries: Entries, event: str) -> None:
     """Runs an uplink until `event` is logged."""

@@ -49,6 +49,7 @@ class Heard:
     def __init__(self) -> None:
         self.tags: list[int] = []
         self.items: list[tuple[int, int]] = []
+        self.losses = 0
         self.news = asyncio.Event()
 
     def answered(self, answers: Sequence[Answered[int]]) -> None:
@@ -57,6 +58,10 @@ class Heard:
 
     def delivered(self, items: Sequence[mailbox_pb2.Item], epoch: int) -> None:
         self.items += [(item.item_id, epoch) for item in items]
+        self.news.set()
+
+    def lost(self) -> None:
+        self.losses += 1
         self.news.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -158,6 +163,7 @@ async def test_after_a_lost_stream_it_says_again_what_was_not_answered(
         await heard.until(lambda: len(heard.tags) == 3)
         assert heard.tags == [0, 1, 2]
         assert len(relay.credentials) == 2
+        assert heard.losses == 1
 
 
 async def test_items_are_acknowledged_on_their_own_stream_only(tmp_path: Path) -> None:

@@ -39,6 +39,12 @@ class MailboxStub:
     all addressed mailboxes; the same message id again from the same sender gives the first answer and
     stores nothing. Items are delivered at least once, oldest first, and are deleted when acknowledged. The relay stops delivering when the
     window is used up, and stops reading submissions when too many are unanswered.
+
+    Gateways: after a submission was refused with RATE_LIMITED or STORAGE_FULL, the relay refuses all that follow on this stream
+    from the same sender to the same recipient with the same reason and retry time, until one of the refused comes again: what
+    was on its way cannot overtake. The gateway waits until all of that pair are answered and offers them again in order. Ephemeral
+    submissions, resends and type 8 are outside of this. A stream on which more than 8,192 refused ids did not come again
+    ends with QUEUE_FULL.
     """
 
 @_typing.type_check_only
@@ -52,6 +58,12 @@ class MailboxAsyncStub(MailboxStub):
     all addressed mailboxes; the same message id again from the same sender gives the first answer and
     stores nothing. Items are delivered at least once, oldest first, and are deleted when acknowledged. The relay stops delivering when the
     window is used up, and stops reading submissions when too many are unanswered.
+
+    Gateways: after a submission was refused with RATE_LIMITED or STORAGE_FULL, the relay refuses all that follow on this stream
+    from the same sender to the same recipient with the same reason and retry time, until one of the refused comes again: what
+    was on its way cannot overtake. The gateway waits until all of that pair are answered and offers them again in order. Ephemeral
+    submissions, resends and type 8 are outside of this. A stream on which more than 8,192 refused ids did not come again
+    ends with QUEUE_FULL.
     """
 
 class MailboxServicer(metaclass=_abc_1.ABCMeta):
@@ -68,6 +80,12 @@ class MailboxServicer(metaclass=_abc_1.ABCMeta):
         all addressed mailboxes; the same message id again from the same sender gives the first answer and
         stores nothing. Items are delivered at least once, oldest first, and are deleted when acknowledged. The relay stops delivering when the
         window is used up, and stops reading submissions when too many are unanswered.
+
+        Gateways: after a submission was refused with RATE_LIMITED or STORAGE_FULL, the relay refuses all that follow on this stream
+        from the same sender to the same recipient with the same reason and retry time, until one of the refused comes again: what
+        was on its way cannot overtake. The gateway waits until all of that pair are answered and offers them again in order. Ephemeral
+        submissions, resends and type 8 are outside of this. A stream on which more than 8,192 refused ids did not come again
+        ends with QUEUE_FULL.
         """
 
 def add_MailboxServicer_to_server(servicer: MailboxServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

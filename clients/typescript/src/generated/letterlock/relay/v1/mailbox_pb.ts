@@ -792,6 +792,12 @@ export const Mailbox: GenService<{
    * stores nothing. Items are delivered at least once, oldest first, and are deleted when acknowledged. The relay stops delivering when the
    * window is used up, and stops reading submissions when too many are unanswered.
    *
+   * Gateways: after a submission was refused with RATE_LIMITED or STORAGE_FULL, the relay refuses all that follow on this stream
+   * from the same sender to the same recipient with the same reason and retry time, until one of the refused comes again: what
+   * was on its way cannot overtake. The gateway waits until all of that pair are answered and offers them again in order. Ephemeral
+   * submissions, resends and type 8 are outside of this. A stream on which more than 8,192 refused ids did not come again
+   * ends with QUEUE_FULL.
+   *
    * @generated from rpc letterlock.relay.v1.Mailbox.Connect
    */
   connect: {
