@@ -103,7 +103,7 @@ class Sending:
         self._at_relay: set[int] = set()
         self._settling: set[int] = set()
         self._put_off = PutOff()
-        self._again: asyncio.TimerHandle | None = None
+        self._again: asyncio.Handle | None = None
         self._answered = 0
         self._room = asyncio.Event()
         self._room.set()
