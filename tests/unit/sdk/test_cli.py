@@ -386,6 +386,8 @@ async def test_ctrl_c_in_the_middle_of_a_send_says_so_and_the_message_is_kept(
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-c",
+                # A parent in the background may have told its children to ignore Ctrl-C.
+                "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
                 "from letterlock.cli.commands import main; main()",
                 *("--insecure", "device", "send", "--state", str(state), "--to", USER, "hello"),
                 stderr=asyncio.subprocess.PIPE,
