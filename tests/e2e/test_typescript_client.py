@@ -398,7 +398,7 @@ async def test_the_readme_s_five_minutes(tmp_path: Path) -> None:
     installed.mkdir(parents=True)
     (installed / "client").symlink_to(CLIENT)
     async with daemon(tmp_path) as running:
-        shop = await open_shop(running, "+15550100100")
+        shop = await open_shop(running, "+15550100300")
         for printed, role in (("localhost:7443", "gateway"), ("localhost:7444", "relay")):
             assert printed in program
             program = program.replace(printed, by_name(running.addresses[role]))

@@ -54,7 +54,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 8
     """The name or number is taken."""
     ERROR_REASON_UNKNOWN_RECIPIENT: _ErrorReason.ValueType  # 9
-    """No user is registered under this number or id, or all their devices are gone."""
+    """No user is registered under this number or id, or all the devices that it was sent to are gone."""
     ERROR_REASON_IDEMPOTENCY_KEY_REUSED: _ErrorReason.ValueType  # 10
     """The idempotency key was used for a different message."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 11
@@ -122,7 +122,7 @@ ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 7
 ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 8
 """The name or number is taken."""
 ERROR_REASON_UNKNOWN_RECIPIENT: ErrorReason.ValueType  # 9
-"""No user is registered under this number or id, or all their devices are gone."""
+"""No user is registered under this number or id, or all the devices that it was sent to are gone."""
 ERROR_REASON_IDEMPOTENCY_KEY_REUSED: ErrorReason.ValueType  # 10
 """The idempotency key was used for a different message."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 11

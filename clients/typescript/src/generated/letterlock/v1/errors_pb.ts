@@ -152,7 +152,7 @@ export enum ErrorReason {
   ALREADY_EXISTS = 8,
 
   /**
-   * No user is registered under this number or id, or all their devices are gone.
+   * No user is registered under this number or id, or all the devices that it was sent to are gone.
    *
    * @generated from enum value: ERROR_REASON_UNKNOWN_RECIPIENT = 9;
    */
