@@ -28,6 +28,8 @@ __all__ = ["main"]
 
 _Command = Callable[..., None]
 
+_MAX_WAIT_SECONDS = 86_400
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("letterlock"), prog_name="letterlockd")
@@ -210,9 +212,20 @@ def keys_status(loaded: Loaded, forwarded: list[str], as_json: bool) -> None:
         click.echo("\n".join(key.lines()))
 
 
+def _usable_wait(_: click.Context, __: click.Parameter, wait: float) -> float:
+    if not 0 <= wait <= _MAX_WAIT_SECONDS:  # NaN is not, either
+        raise click.BadParameter(f"must be 0 to {_MAX_WAIT_SECONDS} seconds")
+    return wait
+
+
 @keys.command("rotate")
 @_settings
-@click.option("--wait", default=60.0, help="Seconds that a running daemon gets for it [60].")
+@click.option(
+    "--wait",
+    default=60.0,
+    callback=_usable_wait,
+    help="Seconds that a running daemon gets for it [60].",
+)
 @click.option(
     "--new-passphrase-from",
     default="",
@@ -279,6 +292,8 @@ def deletions_command(loaded: Loaded, forwarded: list[str], as_json: bool) -> No
         click.echo(json.dumps([hour.as_json() for hour in found], indent=2))
     for hour in () if as_json else found:
         click.echo(hour.line())
+    if not found and not as_json:
+        click.echo("nothing has been removed yet", err=True)
 
 
 @main.command("verify")
@@ -298,7 +313,7 @@ def verify_command(
     """Look at every record, index entry, counter and seal of the stores, and report. Changes
     nothing; a daemon may run. Ends with code 12 when something is wrong."""
     from letterlockd.app.passphrases import held_fd
-    from letterlockd.app.stores import present
+    from letterlockd.app.stores import existing
     from letterlockd.app.verify import VerifyStopped, verify_all, verify_one
 
     stores = backup or loaded.settings.data_folder
@@ -311,7 +326,7 @@ def verify_command(
     arguments = [*forwarded, "--set", f"keys.passphrase_from={source}"]
     arguments += ["--backup", str(stores)] + ["--no-seals"] * no_seals
     try:
-        reports = verify_all(stores, present(stores), arguments, held_fd(source))
+        reports = verify_all(existing(stores), arguments, held_fd(source))
     except VerifyStopped as stopped:
         sys.exit(stopped.code)
     if as_json:

@@ -8,6 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from letterlockd.app import deletions
+from letterlockd.cli import main
 from letterlockd.exit_codes import ExitCode
 from letterlockd.layout import KeyFileFault, Layout, prepare_keys
 from letterlockd.registry import tokens
@@ -107,6 +110,11 @@ def test_config_prints_settings_with_their_origin(tmp_path: Path) -> None:
         (["relay", "--set", "tls.names=[x"], ExitCode.CONFIG, ["tls.names", "JSON"]),
         (["gateway", "--config", "none.toml"], ExitCode.CONFIG, ["none.toml"]),
         (["serve", "--nonsense"], ExitCode.USAGE, ["--nonsense"]),
+        (["keys", "rotate", "--wait", "-1"], ExitCode.USAGE, ["--wait", "0 to 86400"]),
+        (["keys", "rotate", "--wait", "nan"], ExitCode.USAGE, ["--wait"]),
+        (["keys", "status"], ExitCode.DATA_FOLDER, ["holds no store"]),
+        (["deletions"], ExitCode.DATA_FOLDER, ["holds no store"]),
+        (["verify", "--no-seals"], ExitCode.DATA_FOLDER, ["holds no store"]),
         (["nonsense"], ExitCode.USAGE, ["nonsense"]),
         (["init", "--data", "/proc/nowhere"], ExitCode.DATA_FOLDER, ["/proc/nowhere"]),
     ],
@@ -163,3 +171,14 @@ def test_missing_keys_say_how_to_make_them(tmp_path: Path) -> None:
     run = letterlockd(tmp_path, "gateway", "--set", "gateway.listen=127.0.0.1:0")
     assert run.returncode == ExitCode.KEYS
     assert "letterlockd init" in run.stderr
+
+
+def test_no_deletions_are_said_and_an_empty_list_for_programs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(deletions, "deleted_hours", lambda _: [])
+    asked = ["deletions", "--data", str(tmp_path)]
+    told = CliRunner().invoke(main, asked)
+    assert (told.exit_code, told.stdout, told.stderr) == (0, "", "nothing has been removed yet\n")
+    told = CliRunner().invoke(main, [*asked, "--json"])
+    assert (told.exit_code, told.stdout, told.stderr) == (0, "[]\n", "")

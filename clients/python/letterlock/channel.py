@@ -6,6 +6,7 @@ Knows no service. A channel belongs to whoever opened it.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def open_channel(
     `ca` is a PEM file (default: LETTERLOCK_CA, else the system's authorities). Plaintext only with
     `insecure=True`: tokens and content would cross the network in clear. Raises InvalidRequest.
     """
+    _check_target(target)
     if insecure:
         if ca is not None:
             raise InvalidRequest("both given", field="insecure", limit="cannot be set with ca")
@@ -64,12 +66,26 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),)
 
 
+def _check_target(target: str) -> None:
+    """gRPC would look for a port's name, or take 443, and say only that nobody answers."""
+    host, _, port = target.rpartition(":")
+    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65_536
+    if not target.startswith("unix:") and not (host and is_port):
+        raise InvalidRequest("no address", field="target", limit="must be host:port")
+
+
 def _read_ca(path: str | os.PathLike[str] | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return Path(path).read_bytes()
+        content = Path(path).read_bytes()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise InvalidRequest(
+            f"{os.fspath(path)} holds no certificate", field="ca", limit="a PEM file"
+        ) from None
     except OSError as error:
         raise InvalidRequest(
             f"cannot be read: {error.strerror}", field="ca", limit="a readable PEM file"
         ) from None
+    return content

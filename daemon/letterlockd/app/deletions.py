@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from letterlockd.app.stores import present
+from letterlockd.app.stores import existing
 from letterlockd.records.v1.deletions_pb2 import DeletionRecord
 from letterlockd.sealing.deletions import DELETIONS, HOUR_MS
 from letterlockd.store.lmdb.reader import Reader
@@ -38,9 +38,10 @@ class DeletedHour:
 
 
 def deleted_hours(data: Path) -> list[DeletedHour]:
-    """The whole record of the stores in a data folder or a backup, oldest first in each."""
+    """The whole record of the stores in a data folder or a backup, oldest first in each. Raises
+    `EnvironmentFault`."""
     found: list[DeletedHour] = []
-    for name in present(data):
+    for name in existing(data):
         reader = Reader(data / name, [DELETIONS])
         after, at_end = b"", False
         try:

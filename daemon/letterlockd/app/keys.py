@@ -16,7 +16,7 @@ from datetime import date
 from pathlib import Path
 
 from letterlockd.app.parts import open_store, protections_of
-from letterlockd.app.stores import STORES, STORES_OF_KEY, present
+from letterlockd.app.stores import STORES, STORES_OF_KEY, existing, present
 from letterlockd.clock import SystemClock
 from letterlockd.errors import EnvironmentFault
 from letterlockd.layout import Layout
@@ -47,6 +47,11 @@ class StoreStatus:
     first_day: str
     last_day: str
 
+    @property
+    def days(self) -> str:
+        """From when to when the day keys are, for people; empty when there are none."""
+        return f" ({self.first_day} to {self.last_day})" if self.day_keys else ""
+
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
@@ -70,7 +75,7 @@ class KeyStatus:
             f"{self.file}: {self.protection}, key {self.key_id}{turning}",
             *(
                 f"  {store.name}: bound to key {store.bound_to}, scope keys: {store.scope_keys}, "
-                f"day keys: {store.day_keys} ({store.first_day} to {store.last_day})"
+                f"day keys: {store.day_keys}{store.days}"
                 for store in self.stores
             ),
         ]
@@ -78,9 +83,13 @@ class KeyStatus:
 
 def status(settings: Settings) -> list[KeyStatus]:
     """Every master key of this data folder. Reads only; a daemon may be running. Raises
-    `EnvironmentFault`."""
+    `EnvironmentFault` where there is no store, `MasterKeyFault` where there is no key."""
     layout = Layout(settings.data_folder)
-    return [_status_of(layout, role) for role in STORES_OF_KEY if layout.master_key(role).exists()]
+    roles = [role for role in STORES_OF_KEY if layout.master_key(role).exists()]
+    if not roles:
+        existing(layout.data)
+        raise _no_master_key(layout)
+    return [_status_of(layout, role) for role in roles]
 
 
 async def rotate(settings: Settings, *, wait_seconds: float, new_passphrase_from: str) -> list[str]:
@@ -92,7 +101,7 @@ async def rotate(settings: Settings, *, wait_seconds: float, new_passphrase_from
     layout = Layout(settings.data_folder)
     paths = {role: layout.master_key(role) for role in STORES_OF_KEY}
     if not any(path.exists() for path in paths.values()):
-        raise MasterKeyFault(f"{layout.keys} holds no master key: `letterlockd serve` makes them")
+        raise _no_master_key(layout)
     return [
         await _rotate_one(settings, role, path, wait_seconds, new_passphrase_from)
         for role, path in paths.items()
@@ -145,6 +154,10 @@ async def _by_the_daemon(settings: Settings, path: Path, wait_seconds: float) ->
             reason="ROTATION_WAITS",
         ) from None
     return f"{path} is replaced by the running daemon"
+
+
+def _no_master_key(layout: Layout) -> MasterKeyFault:
+    return MasterKeyFault(f"{layout.keys} holds no master key: `letterlockd serve` makes them")
 
 
 def _status_of(layout: Layout, role: str) -> KeyStatus:

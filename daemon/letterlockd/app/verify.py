@@ -80,13 +80,10 @@ class StoreReport:
 
 
 def verify_all(
-    data: Path, names: Sequence[str], arguments: Sequence[str], inherited: Sequence[int]
+    names: Sequence[str], arguments: Sequence[str], inherited: Sequence[int]
 ) -> list[StoreReport]:
-    """Reports on these stores of a data folder or a backup, each by a child that gets the same
-    `arguments` (settings) and `inherited` file descriptors. Raises `EnvironmentFault`,
-    `VerifyStopped`."""
-    if not names:
-        raise EnvironmentFault(f"{data} holds no store", reason="DATA_FOLDER_FOREIGN")
+    """Reports on these stores of what `arguments` name, each by a child that gets the same
+    `arguments` (settings) and `inherited` file descriptors. Raises `VerifyStopped`."""
     return [_by_a_child(name, arguments, inherited) for name in names]
 
 

@@ -78,7 +78,7 @@ def _checked(request: identities_pb2.ConfirmIdentityRequest) -> jobs.CheckIdenti
     if given == "digits":
         digits = request.digits
         if len(digits) != SAFETY_NUMBER_DIGITS or not (digits.isascii() and digits.isdecimal()):
-            raise InvalidField("digits", f"{SAFETY_NUMBER_DIGITS} digits without spaces")
+            raise InvalidField("digits", f"{SAFETY_NUMBER_DIGITS} digits")
         return jobs.CheckIdentity(digits=digits)
     if given == "scanned":
         if not 1 <= len(request.scanned) <= MAX_SCANNED_BYTES:

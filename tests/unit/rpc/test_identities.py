@@ -118,6 +118,7 @@ async def test_a_malformed_confirmation(fields: dict[str, Any], field: str) -> N
     with pytest.raises(InvalidField) as caught:
         await call(pb.ConfirmIdentityRequest(business_number=NUMBER, user_id=USER_ID, **fields))
     assert caught.value.field == field
+    assert caught.value.limit == "60 digits" or field != "digits"
     assert call.gateway.asked == []
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import grpc
 import pytest
 from letterlock.business.client import BusinessClient
+from letterlock.business.events import Event
 from letterlock.business.outgoing import OutgoingMessage, SendResult, new_idempotency_key
 from letterlock.errors import (
     Busy,
@@ -21,7 +23,7 @@ from letterlock.errors import (
     Unavailable,
     UnknownRecipient,
 )
-from letterlock.v1 import errors_pb2
+from letterlock.v1 import errors_pb2, messaging_pb2
 
 from tests.harness.fakes_sdk import (
     NUMBER,
@@ -465,6 +467,41 @@ async def test_windows_out_of_range_are_refused(client: BusinessClient, window: 
         client.receive(window=window)
     with pytest.raises(InvalidRequest):
         client.send_many([], window=window)
+
+
+NO_TIMES = [-1.0, math.nan, math.inf, 1e300]
+
+
+@pytest.mark.parametrize("seconds", NO_TIMES)
+async def test_unusable_times_are_refused_by_name(client: BusinessClient, seconds: float) -> None:
+    with pytest.raises(InvalidRequest) as failed:
+        await client.send(to=USER, text="x", time_to_live=seconds)
+    assert (failed.value.field, failed.value.limit) == ("time_to_live", "0 to 315576000000 s")
+    with pytest.raises(InvalidRequest) as failed:
+        client.receive(lease=seconds)
+    assert (failed.value.field, failed.value.limit) == ("lease", "1 to 600 s")
+    with pytest.raises(InvalidRequest) as failed:
+        await client.inbox.set_policy(keep_acknowledged=seconds)
+    assert failed.value.field == "keep_acknowledged"
+    event = Event(messaging_pb2.Event(), client)  # type: ignore[arg-type]  # is refused before
+    for refused, field in ((event.nack, "delay"), (event.extend, "seconds")):
+        with pytest.raises(InvalidRequest) as failed:
+            refused(seconds)
+        assert failed.value.field == field
+
+
+@pytest.mark.parametrize("hold", [-1.0, math.nan])
+async def test_an_unusable_hold_is_refused(client: BusinessClient, hold: float) -> None:
+    with pytest.raises(InvalidRequest) as failed:
+        client.receive(hold=hold)
+    assert failed.value.field == "hold"
+
+
+@pytest.mark.parametrize("attempts", [-1, 0, 1_001, 99_999_999_999])
+async def test_attempts_out_of_range_are_refused(client: BusinessClient, attempts: int) -> None:
+    with pytest.raises(InvalidRequest) as failed:
+        await client.inbox.set_policy(max_attempts=attempts)
+    assert (failed.value.field, failed.value.limit) == ("max_attempts", "1 to 1000")
 
 
 async def test_a_client_outside_its_context_says_so() -> None:

@@ -280,6 +280,29 @@ async def test_malformed_numbers_are_refused_here(tmp_path: Path) -> None:
     assert NUMBER[1:] not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("send", "--from", NUMBER, "--to", USER, "--ttl", "nan", "hi"), "time_to_live: 0 to "),
+        (("business", "update", "0" * 32, "--retention", "inf"), "retention: 0 to "),
+        (("business", "create", "Shop", "--retention", "1e300"), "retention: 0 to "),
+    ],
+)
+async def test_unusable_times_are_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    code, _, err = await letterlock(tmp_path, "127.0.0.1:1", "--token", TOKEN, *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert told in err
+
+
+async def test_an_address_without_a_port_names_its_option(tmp_path: Path) -> None:
+    asking = ("--token", TOKEN, "status", "--from", NUMBER, "--key", "k")
+    code, _, err = await letterlock(tmp_path, "nonsense", *asking)
+    told = "letterlock: INVALID_FIELD: nonsense must be host:port (--gateway)\n"
+    assert (code, err) == (2, told)
+
+
 def test_times_are_in_utc() -> None:
     berlin = datetime.timezone(datetime.timedelta(hours=2))
     assert moment(datetime.datetime(2026, 7, 1, 1, 0, tzinfo=berlin)) == "2026-06-30T23:00:00.000Z"
@@ -298,6 +321,16 @@ async def registered(folder: Path, relay: str, name: str, number: str) -> None:
     made = ("device", "register", "--state", name, "--code", CODE, number)
     code, _, err = await letterlock(folder, "", "--relay", relay, *made)
     assert code == 0, err
+
+
+async def test_a_taken_state_file_is_told_before_a_code_is_asked_for(tmp_path: Path) -> None:
+    relay = FakeRelay()
+    async with serving_relay(relay) as target:
+        await registered(tmp_path, target, "a", NUMBER)
+    again = ("device", "register", "--state", "a", USER)
+    code, _, err = await letterlock(tmp_path, "", "--relay", "127.0.0.1:1", *again)
+    told = "a device is registered in a already; --state names another file"
+    assert (code, err) == (1, f"letterlock: DEVICE_STATE: {told}\n")
 
 
 async def test_a_device_without_a_relay_ends_and_keeps_its_message(tmp_path: Path) -> None:

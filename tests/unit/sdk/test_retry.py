@@ -114,6 +114,23 @@ async def test_plaintext_is_only_by_request_and_never_with_a_ca(tmp_path) -> Non
         open_channel("localhost:1", ca=tmp_path / "missing.pem")
 
 
+@pytest.mark.parametrize(
+    "target", ["", "nonsense", "host:", ":1", "host:0", "host:65536", "host:http"]
+)
+def test_an_address_names_its_port(target: str) -> None:
+    with pytest.raises(InvalidRequest, match="host:port") as failed:
+        open_channel(target, insecure=True)
+    assert failed.value.field == "target"
+
+
+@pytest.mark.parametrize("content", [b"", b"no certificate", b"\xff\x00"])
+def test_an_authority_is_a_pem_file(tmp_path, content: bytes) -> None:
+    (tmp_path / "ca.pem").write_bytes(content)
+    with pytest.raises(InvalidRequest) as failed:
+        open_channel("localhost:1", ca=tmp_path / "ca.pem")
+    assert (failed.value.field, failed.value.limit) == ("ca", "a PEM file")
+
+
 @pytest.mark.parametrize("token", ["", "two\nlines", "nö"])
 def test_unusable_tokens(token: str) -> None:
     with pytest.raises(InvalidRequest, match="token"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from letterlock.business.gateway import GatewayClient
+from letterlock.durations import set_seconds
 from letterlock.v1 import businesses_pb2, businesses_pb2_grpc
 
 PAGE_SIZE = 100
@@ -34,7 +35,7 @@ class AdminClient(GatewayClient):
             display_name=display_name, identity_policy=_policy(hold_identity_changes)
         )
         if retention is not None:
-            request.retention.FromNanoseconds(round(retention * 1e9))
+            set_seconds(request.retention, retention, field="retention")
         return await self._calls.once(self._stub.CreateBusiness, request)
 
     async def update_business(
@@ -53,7 +54,7 @@ class AdminClient(GatewayClient):
         if hold_identity_changes is not None:
             request.identity_policy = _policy(hold_identity_changes)
         if retention is not None:
-            request.retention.FromNanoseconds(round(retention * 1e9))
+            set_seconds(request.retention, retention, field="retention")
         return await self._calls.repeated(self._stub.UpdateBusiness, request)
 
     async def business(self, business_id: str) -> businesses_pb2.Business:

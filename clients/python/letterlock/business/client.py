@@ -6,17 +6,20 @@ their drivers. Knows nothing of encryption: that is the gateway's work.
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import Unpack
 from uuid import uuid4
 from weakref import WeakSet
 
+from letterlock.business.events import MAX_SECONDS
 from letterlock.business.gateway import GatewayClient, GatewayOptions
 from letterlock.business.inbox import BusinessInbox
 from letterlock.business.outgoing import OutgoingMessage, new_idempotency_key
 from letterlock.business.receive_stream import ReceiveStream
 from letterlock.business.send_stream import Messages, SendStream
 from letterlock.content.v1 import content_pb2
+from letterlock.durations import check_seconds, set_seconds
 from letterlock.errors import InvalidRequest
 from letterlock.retry import Backoff
 from letterlock.v1 import (
@@ -122,6 +125,7 @@ class BusinessClient(GatewayClient):
         not given: a fresh name, so that only this stream's own reconnects take its place.
         """
         _check_window(window)
+        check_seconds(hold, field="hold", least=0, most=math.inf)
         opening = messaging_pb2.ReceiveOpen(
             business_number=self._number,
             window=window,
@@ -130,7 +134,7 @@ class BusinessClient(GatewayClient):
             consumer=uuid4().hex if consumer is None else consumer,
         )
         if lease is not None:
-            opening.lease.FromNanoseconds(round(lease * 1e9))
+            set_seconds(opening.lease, lease, field="lease", least=1, most=MAX_SECONDS)
         stream = ReceiveStream(
             lambda: self._stub.Receive(metadata=self._calls.metadata),
             opening,

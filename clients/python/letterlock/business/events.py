@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from letterlock.content.v1 import content_pb2
-from letterlock.errors import InvalidRequest
+from letterlock.durations import check_seconds
 from letterlock.v1 import messaging_pb2
 
 MAX_SECONDS = 600.0
@@ -147,16 +147,11 @@ class Event:
         """Could not be worked on: it is to come again, to this receiver or another one, after
         `delay` seconds (0 to 600), and what follows it of the same user behind it. Counts as a
         failed attempt. Returns at once. Raises InvalidRequest."""
-        _check_seconds("delay", delay, 0.0)
+        check_seconds(delay, field="delay", least=0, most=MAX_SECONDS)
         self._receiver.nack(self, delay)
 
     def extend(self, seconds: float) -> None:
         """Needs `seconds` (1 to 600) more from now, when that is longer than the stream's lease,
         which renews itself. Returns at once. Raises InvalidRequest."""
-        _check_seconds("seconds", seconds, 1.0)
+        check_seconds(seconds, field="seconds", least=1, most=MAX_SECONDS)
         self._receiver.extend(self, seconds)
-
-
-def _check_seconds(field: str, seconds: float, least: float) -> None:
-    if not least <= seconds <= MAX_SECONDS:
-        raise InvalidRequest(field, field=field, limit=f"{least:g} to {MAX_SECONDS:g} s")

@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 from letterlock.calls import Calls
+from letterlock.durations import set_seconds
 from letterlock.errors import InvalidRequest
 from letterlock.v1 import receiving_pb2, receiving_pb2_grpc
 
 PAGE_SIZE = 100
+MAX_ATTEMPTS = 1_000
+"""The contract's limit."""
 
 
 class BusinessInbox:
@@ -88,11 +91,15 @@ class BusinessInbox:
         return await self._calls.repeated(self._stub.GetReceivePolicy, request)
 
     async def set_policy(
-        self, *, max_attempts: int = 0, keep_acknowledged: float = 0.0
+        self, *, max_attempts: int | None = None, keep_acknowledged: float = 0.0
     ) -> receiving_pb2.ReceivePolicy:
-        """Set that as a whole: attempts before an event becomes a dead letter (0: the gateway's
-        default), and seconds that acknowledged events are kept for `replay` (0: not at all)."""
-        policy = receiving_pb2.ReceivePolicy(max_attempts=max_attempts)
-        policy.keep_acknowledged.FromNanoseconds(round(keep_acknowledged * 1e9))
+        """Set that as a whole: attempts before an event becomes a dead letter (1 to 1,000; not
+        given: the gateway's default), and seconds that acknowledged events are kept for `replay`
+        (0: not at all). Raises InvalidRequest."""
+        if max_attempts is not None and not 1 <= max_attempts <= MAX_ATTEMPTS:
+            limit = f"1 to {MAX_ATTEMPTS}"
+            raise InvalidRequest("out of range", field="max_attempts", limit=limit)
+        policy = receiving_pb2.ReceivePolicy(max_attempts=max_attempts or 0)
+        set_seconds(policy.keep_acknowledged, keep_acknowledged, field="keep_acknowledged")
         request = receiving_pb2.SetReceivePolicyRequest(business_number=self._number, policy=policy)
         return await self._calls.repeated(self._stub.SetReceivePolicy, request)

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 from letterlock.content.v1 import content_pb2
+from letterlock.durations import set_seconds
 from letterlock.errors import InvalidRequest, LetterlockError, TooLarge
 from letterlock.faults import from_refusal
 from letterlock.v1 import messaging_pb2
@@ -57,7 +58,7 @@ class OutgoingMessage:
         else:
             proto.user_id = self.to
         if self.time_to_live is not None:
-            proto.time_to_live.FromNanoseconds(round(self.time_to_live * 1e9))
+            set_seconds(proto.time_to_live, self.time_to_live, field="time_to_live")
         if proto.ByteSize() > MAX_MESSAGE_BYTES:
             limit = f"{MAX_MESSAGE_BYTES} bytes"
             raise TooLarge("message is too large", field="message", limit=limit)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
+from letterlock.durations import set_seconds
 from letterlock.v1 import messaging_pb2
 
 MAX_IDS = 10_000
@@ -74,7 +75,7 @@ class AckWindow:
         if not self.let_go(event_id):
             return False
         nacks = messaging_pb2.ReceiveNacks(event_ids=[event_id])
-        nacks.delay.FromNanoseconds(round(delay * 1e9))
+        set_seconds(nacks.delay, delay, field="delay")
         self._others.append(messaging_pb2.ReceiveRequest(nacks=nacks))
         self._nacked[event_id] = user_id
         self._taken_back[user_id] += 1
@@ -95,7 +96,7 @@ class AckWindow:
         if event_id in self._in_hand:
             self._extended[event_id] = now + seconds
             extensions = messaging_pb2.ReceiveExtensions(event_ids=[event_id])
-            extensions.lease.FromNanoseconds(round(seconds * 1e9))
+            set_seconds(extensions.lease, seconds, field="seconds")
             self._others.append(messaging_pb2.ReceiveRequest(extensions=extensions))
 
     def let_go(self, event_id: str) -> bool:

@@ -97,6 +97,9 @@ def device() -> None:
 async def register(context: Context, state: Path, phone_number: str, code: str | None) -> None:
     """Make an account for a phone number, with this as its first device."""
     async with open_device(context.settings, state) as device:
+        if device.is_registered:
+            taken = f"a device is registered in {state} already; --state names another file"
+            raise DeviceError(taken)
         verification_id = await device.request_verification(phone_number)
         found = code or find_code(context.settings, verification_id)
         if found is None:

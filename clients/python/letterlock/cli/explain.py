@@ -13,6 +13,8 @@ _NOBODY = ("failed to connect", "resolving", "name resolution", "Deadline", "no 
 def explain(error: LetterlockError, *, server: str, target: str, ca: str | None) -> LetterlockError:
     """The error in words that name the place. `server`: gateway or relay."""
     detail = error.detail
+    if error.field == "target":
+        return _again(error, f"{target} {error.limit} (--{server})")
     if error.reason == "UNIMPLEMENTED":
         return _again(error, f"this is not a {server} at {target} (--{server})")
     if error.reason not in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
