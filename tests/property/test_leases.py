@@ -221,8 +221,7 @@ class History(RuleBasedStateMachine):
 
 TestLeases = History.TestCase
 TestLeases.settings = settings(
-    derandomize=True,
-    max_examples=40,
+    max_examples=120,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -331,3 +330,29 @@ def test_an_ungiven_event_is_neither_charged_nor_acknowledged() -> None:
     assert leases.settle(["1"]) == []
     leases.detach(stream, 0, lost=True)
     assert leases.take_dying() == []
+
+
+def test_what_was_read_for_streams_that_ended_is_not_given_before_what_came_earlier() -> None:
+    leases = Leases(3)
+    first = consumer(leases)
+    assert give(leases, first, (1, b"a"), (2, b"a")) == ["1", "2"]
+    start = leases.begin_reading()
+    leases.detach(first, 0, lost=True)
+    leases.read(start, [Item("3", Place(3, 0, 1), b"a", 10)], 4)
+    second = consumer(leases)
+    assert give(leases, second) == []
+    assert leases.wants
+    assert give(leases, second, *[(n, b"a") for n in (1, 2, 3)]) == ["1", "2", "3"]
+
+
+def test_a_stream_that_starts_earlier_gets_what_was_forgotten_before_what_was_read() -> None:
+    leases = Leases(3)
+    first = consumer(leases, window=1)
+    assert give(leases, first, (1, b"a"), (2, b"a"), (3, b"a")) == ["1"]
+    later = Consumer(100, 1 << 40, 60_000, 5)
+    leases.attach(later)
+    leases.detach(first, 0, lost=False)
+    assert give(leases, later) == []
+    second = consumer(leases)
+    assert give(leases, second) == []
+    assert give(leases, second, *[(n, b"a") for n in (1, 2, 3)]) == ["1", "2", "3"]

@@ -109,7 +109,7 @@ class Leases:
         all behind it."""
         settled, self._settled_meanwhile = self._settled_meanwhile, None
         if start != self.cursor:
-            return  # it went back meanwhile
+            return  # it moved meanwhile
         for item in items:
             if settled and item.place.sequence in settled:
                 reached = item.place.sequence
@@ -132,8 +132,7 @@ class Leases:
         if self._fresh:
             sequence = min(sequence, self._fresh[0].place.sequence)
             for item in self._fresh:
-                del self._items[item.event_id]
-                self._remember(item)
+                self._forget(item)
             self._fresh.clear()
         self.cursor = min(self.cursor, max(sequence, self._floor))
 
@@ -293,8 +292,7 @@ class Leases:
             conversation = conversations.of(item)
             if not conversation.goes_on_with(consumer):
                 if not conversations.set_aside(conversation, item):
-                    del self._items[item.event_id]
-                    self._remember(item)
+                    self._forget(item)
             elif item.due_ms > now_ms or item.place.sequence < consumer.start:
                 conversations.wait(conversation, item)
                 conversations.place(conversation)
@@ -327,16 +325,20 @@ class Leases:
         conversation.release()
 
     def _forget_below(self, start: int) -> None:
-        """No stream takes what lies below `start`: only what is known of it is kept."""
+        """No stream takes what lies below `start`: only what is known of it is kept. All of it
+        goes, what is being read included, or a stream that starts earlier would get the rest
+        before what was forgotten."""
         self._floor = start
+        self.cursor = max(self.cursor, start)
+        while self._fresh and self._fresh[0].place.sequence < start:
+            self._forget(self._fresh.popleft())
         for conversation in self._conversations:
             for item in self._conversations.forget_below(conversation, start):
-                del self._items[item.event_id]
-                self._remember(item)
-        if start == NEVER:
-            self.go_back(0)
+                self._forget(item)
 
-    def _remember(self, item: Item) -> None:
+    def _forget(self, item: Item) -> None:
+        """Out of memory; what is known of its attempts stays."""
+        del self._items[item.event_id]
         if not item.given:
             return
         self._past[item.event_id] = (item.failures, item.last_failure, item.due_ms)
