@@ -12,7 +12,7 @@ from letterlockd.gateway import tables
 from letterlockd.gateway.expiry import KEPT
 
 from tests.harness.clock import FakeClock
-from tests.harness.gateway import World, gateway_store, message, reading, running_world
+from tests.harness.gateway import Business, World, gateway_store, message, reading, running_world
 
 USER = "+4915112345678"
 MINUTE_MS = 60_000
@@ -29,13 +29,18 @@ async def advance(world: World, milliseconds: int) -> None:
     await world.clock.advance(milliseconds)
 
 
+async def know_each_other(business: Business) -> None:
+    """A first message, and nothing of it left in the outbox."""
+    (result,) = await business.send(message("k1", to=USER))
+    await business.status(result.accepted.message_id, api.MESSAGE_STATUS_DELIVERED)
+
+
 async def test_a_message_that_never_left_expires_here(moved_world: World) -> None:
     world, store = moved_world, gateway_store()
     async with world.gateway(store) as gateway:
         business = await world.business(gateway)
-        async with reading(await world.device(USER)) as (reader,):
-            await business.send(message("k1", to=USER))
-            await reader.texts(1)
+        async with reading(await world.device(USER)):
+            await know_each_other(business)
     async with world.gateway(store, away=True) as gateway:
         business = await world.business(gateway)
         (result,) = await business.send(message("k2", to=USER, ttl_s=60))
@@ -55,9 +60,8 @@ async def test_what_expired_while_the_process_was_down_is_told_at_its_start(
     world, store = moved_world, gateway_store()
     async with world.gateway(store) as gateway:
         business = await world.business(gateway)
-        async with reading(await world.device(USER)) as (reader,):
-            await business.send(message("k1", to=USER))
-            await reader.texts(1)
+        async with reading(await world.device(USER)):
+            await know_each_other(business)
     async with world.gateway(store, away=True) as gateway:
         business = await world.business(gateway)
         (result,) = await business.send(message("k2", to=USER, ttl_s=60))
