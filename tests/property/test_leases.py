@@ -82,6 +82,7 @@ class History(RuleBasedStateMachine):
         taken = self.leases.take(stream, self.now, limit=4, max_bytes=30)
         assert len(taken) <= max(0, stream.window - before)
         for item in taken:
+            assert item.place.sequence >= stream.start
             self.check_order(item, stream)
             assert item.given == (item.event_id in self.given) or len(self.given) > REMEMBERED
         self.leases.gave(taken)
@@ -356,3 +357,40 @@ def test_a_stream_that_starts_earlier_gets_what_was_forgotten_before_what_was_re
     second = consumer(leases)
     assert give(leases, second) == []
     assert give(leases, second, *[(n, b"a") for n in (1, 2, 3)]) == ["1", "2", "3"]
+
+
+def test_a_stream_that_ends_gives_back_what_a_failed_commit_brought_late() -> None:
+    leases = Leases(3)
+    first = consumer(leases)
+    assert give(leases, first, (1, b"a"), (2, b"a")) == ["1", "2"]
+    settled = leases.settle(["1"])
+    leases.nack(first, ["2"], 0, 0)
+    assert give(leases, first) == ["2"]
+    leases.unsettled(settled)
+    assert give(leases, first) == ["1"]
+    leases.detach(first, 0, lost=True)
+    assert (first.leased, first.used) == ({}, 0)
+    assert give(leases, consumer(leases), (1, b"a"), (2, b"a")) == ["1", "2"]
+
+
+def test_a_stream_that_starts_earlier_gets_what_is_only_now_read_before_what_waits() -> None:
+    leases = Leases(3)
+    early, late = Consumer(9, 1 << 40, 50, 5), Consumer(9, 1 << 40, 50, 7)
+    leases.attach(early)
+    leases.attach(late)
+    leases.read(leases.begin_reading(), [Item("6", Place(6, 0, 1), b"a", 10)], 7)
+    assert give(leases, late) == []
+    assert give(leases, consumer(leases), *[(n, b"a") for n in (1, 6)]) == ["1", "6"]
+
+
+def test_a_stream_gets_nothing_from_before_its_start_though_the_conversation_is_its() -> None:
+    leases = Leases(3)
+    late = Consumer(9, 1 << 40, 50, 5)
+    leases.attach(late)
+    assert give(leases, late, (6, b"a")) == ["6"]
+    early = consumer(leases)
+    assert give(leases, early, (1, b"a")) == []
+    assert give(leases, late) == []
+    leases.settled(leases.settle(["6"]))
+    assert give(leases, late) == []
+    assert give(leases, early) == ["1"]

@@ -12,6 +12,7 @@ Which events are leased, and for how long, is `letterlockd.streams.leases`. Pure
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 from letterlockd.limits import MAX_SET_ASIDE, MAX_WAITING_IN_CONVERSATION
 from letterlockd.streams.held import Consumer, Conversation, Item, ReadySet
@@ -51,9 +52,7 @@ class Conversations:
 
     def ready_for(self, consumer: Consumer) -> Conversation | None:
         """A conversation with something that a stream may have now: its own first."""
-        for conversation in consumer.ready:
-            return conversation
-        for conversation in self._free:
+        for conversation in chain(consumer.ready, self._free):
             if conversation.waiting[0].place.sequence >= consumer.start:
                 return conversation
         return None

@@ -80,8 +80,8 @@ class Item:
 
 
 class Conversation:
-    """The held events of one user. `out`: leased, or settled and not yet committed, in order;
-    `waiting`: those behind them, in order; `left_from`: from this row on, events were read over and
+    """The held events of one user. `out`: leased, or settled and not yet committed, as they went
+    out; `waiting`: the others, in order; `left_from`: from this row on, events were read over and
     left in the store; `at`: among which it stands for giving."""
 
     __slots__ = ("at", "key", "left_from", "out", "owner", "waiting")

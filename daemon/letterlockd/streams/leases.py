@@ -38,9 +38,9 @@ class Leases:
 
     def __init__(self, max_attempts: int) -> None:
         self.max_attempts = max_attempts
-        self.cursor = 0
+        self.cursor = NEVER
         """Every row below is read, or left for a conversation that cannot go on."""
-        self._floor = 0
+        self._floor = NEVER
         self._items: dict[str, Item] = {}
         self._conversations = Conversations(self.go_back)
         self._consumers: dict[Consumer, None] = {}
@@ -59,20 +59,18 @@ class Leases:
 
     def attach(self, consumer: Consumer) -> None:
         """A stream begins to receive."""
-        if not self._consumers:
+        if consumer.start < self._floor:
+            self._forget_below(NEVER)  # what waits lies behind what is read now
             self.cursor = self._floor = consumer.start
-        elif consumer.start < self._floor:
-            self._floor = consumer.start
-            self.go_back(consumer.start)
         self._consumers[consumer] = None
 
     def detach(self, consumer: Consumer, now_ms: int, *, lost: bool) -> None:
         """A stream ends; `lost`: not as either side meant it to. What it had comes again. What it
         settled must be `settled` or `unsettled` before."""
         del self._consumers[consumer]
-        held = {item.conversation: item for item in consumer.leased.values()}
-        for conversation in [self._conversations.of(item) for item in held.values()]:
-            first = next(item for item in conversation.out.values() if not item.settling)
+        last_first = sorted(consumer.leased.values(), key=lambda one: one.place, reverse=True)
+        for first in {item.conversation: item for item in last_first}.values():
+            conversation = self._conversations.of(first)
             if lost and first.given:
                 self._fail(first, Failure.STREAM_LOST, now_ms, now_ms)
             else:
