@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     made = _with_sizes(commands.add_parser("compare", help="this tree and a commit, in turns"))
     made.add_argument("revision")
     made.add_argument("workload", nargs="?", choices=list(ALL), default="campaign-known")
-    made = commands.add_parser("check", help="fail when more than 15 % of a budget is lost")
+    made = commands.add_parser("check", help="fail when more than 15 %% of a budget is lost")
     made.add_argument("--keep", action="store_true", help="measure and write the budgets")
     return parser
 
