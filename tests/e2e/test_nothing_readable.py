@@ -26,11 +26,13 @@ SHOP, ANA, BEN = "+15591234567", "+15592345678", "+15593456789"
 OFFER = "the locker code is 90210-zebra"
 ANSWER = "i will fetch it with quagga"
 REFUSED = "this goes to nobody, said okapi"
+KEY, TAG = "invoice-of-mrs-bongo-4711", "ticket of the gnu 0815"
 
 
 def needles() -> dict[str, bytes]:
     wanted = {}
-    for name, text in {"offer": OFFER, "answer": ANSWER, "refused": REFUSED}.items():
+    texts = {"offer": OFFER, "answer": ANSWER, "refused": REFUSED, "key": KEY, "tag": TAG}
+    for name, text in texts.items():
         wanted |= {f"{name}: {kind}": pattern for kind, pattern in text_patterns(text).items()}
     for name, number in {"shop": SHOP, "ana": ANA, "ben": BEN}.items():
         wanted |= {f"{name}: {kind}": pattern for kind, pattern in number_patterns(number).items()}
@@ -39,14 +41,21 @@ def needles() -> dict[str, bytes]:
 
 async def talk(business: BusinessClient, events: Collected, ana: Device) -> None:
     """Everything that carries content or a number, and some that goes wrong."""
-    accepted = await business.send(to=ANA, text=OFFER)
+    accepted = await business.send(to=ANA, text=OFFER, idempotency_key=KEY, caller_tag=TAG.encode())
     message = await next_message(ana)
     await ana.send_read_receipt(message.sender, [message.message_id])
     await ana.send_text(SHOP, ANSWER)
     await ana.send_reaction(SHOP, message.message_id, "👍")
     await events.until(events.reached(accepted.message_id, READ))
     await events.until(lambda: len(events.contents) == 2)
-    await business.send(to=BEN, text=OFFER)  # waits at the relay
+    told = {
+        (event.status.idempotency_key, event.status.caller_tag)
+        for event in events.events
+        if event.status is not None
+    }
+    assert told == {(KEY, TAG.encode())}
+    # Waits at the relay.
+    await business.send(to=BEN, text=OFFER, idempotency_key=f"{KEY}-ben", caller_tag=TAG.encode())
     for bad in ("+15590000000", "+1559", "nobody"):
         results = business.send_many([OutgoingMessage(bad, REFUSED)])
         assert [result.error is not None async for result in results] == [True]

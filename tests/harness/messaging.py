@@ -16,6 +16,7 @@ from letterlockd.gateway.handover import Handover
 from letterlockd.gateway.inbox import Inbox
 from letterlockd.gateway.inbox_rows import INBOX_TABLES
 from letterlockd.gateway.reception import Receptions
+from letterlockd.gateway.references import ReferenceKey
 from letterlockd.model.ids import AccountId, BusinessId, MessageId, Pseudonym
 from letterlockd.model.sender import Sender
 from letterlockd.records.v1.inbox_pb2 import StoredEvent
@@ -218,7 +219,11 @@ def inbound_event(number: int, body: str = "hi") -> StoredEvent:
 
 def status_event(number: int) -> StoredEvent:
     event = StoredEvent(time_ms=1_000 + number, pseudonym=USER)
-    event.status.message_id = number.to_bytes(16, "big")
-    event.status.idempotency_key = f"key-{number}"
+    message_id = MessageId(number.to_bytes(16, "big"))
+    event.status.message_id = message_id
+    event.status.reference_key_id = DAY_KEY.id
+    event.status.sealed_reference = ReferenceKey.of(DAY_KEY).seal(
+        message_id, f"key-{number}", b"tag"
+    )
     event.status.status = messaging_pb2.MESSAGE_STATUS_SENT
     return event

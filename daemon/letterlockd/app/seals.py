@@ -1,6 +1,7 @@
 """Opens every seal of a store, and says nothing of what was in it.
 
-    gateway    identities, pre-keys, conversations, content in outbox, held, messages and inbox
+    gateway    identities, pre-keys, conversations, content in outbox, held, messages and inbox,
+               references in messages and inbox
     registry   numbers of businesses
     relay      numbers of users and businesses
     each       scope keys under the master key, day keys under scope keys, the record of deletions
@@ -20,6 +21,7 @@ from letterlockd.clock import Clock
 from letterlockd.errors import LetterlockError, NotFound
 from letterlockd.gateway import tables as gateway
 from letterlockd.gateway.inbox_rows import ACKNOWLEDGED, DEAD_LETTERS, INBOX, RECEIVE_POLICIES
+from letterlockd.gateway.references import open_reference
 from letterlockd.model.ids import AccountId
 from letterlockd.records.v1 import gateway_pb2, inbox_pb2, jobs_pb2, registry_pb2, relay_pb2
 from letterlockd.registry import senders as registry_senders
@@ -30,7 +32,7 @@ from letterlockd.sealing.deletions import DELETIONS, Chain, deletions_key
 from letterlockd.sealing.errors import KeyDestroyed, SealBroken
 from letterlockd.sealing.keyring import DAY_KEYS, SCOPE_KEYS, Keyring
 from letterlockd.sealing.provider import KeyProvider
-from letterlockd.sealing.seal import unseal
+from letterlockd.sealing.seal import Cipher, unseal
 from letterlockd.store.lmdb.reader import Reader
 from letterlockd.store.port import Commit, Outcome, Record, StoreUnavailable, Swept, Table
 from letterlockd.workers.sealed import (
@@ -213,6 +215,7 @@ class _Openers:
 
     async def _message(self, key: bytes, record: Record) -> None:
         row = gateway_pb2.MessageRecord.FromString(record.value)
+        await self._reference(row.conversation[:16], key, row)
         if not row.sealed_payload:
             return
         with contextlib.suppress(KeyDestroyed):  # the status outlives the payload's day
@@ -226,7 +229,19 @@ class _Openers:
     async def _dead_letter(self, key: bytes, record: Record) -> None:
         await self._event(key[:16], inbox_pb2.DeadLetterRecord.FromString(record.value).event)
 
+    async def _reference(
+        self,
+        account: bytes,
+        message_id: bytes,
+        row: gateway_pb2.MessageRecord | inbox_pb2.StoredStatus,
+    ) -> None:
+        day_key = await self._keyring.day_key_by_id(account, row.reference_key_id)
+        open_reference(Cipher(day_key.key), message_id, row.sealed_reference)
+
     async def _event(self, account: bytes, event: inbox_pb2.StoredEvent) -> None:
+        if event.HasField("status"):
+            with contextlib.suppress(KeyDestroyed):  # other events of its row may live longer
+                await self._reference(account, event.status.message_id, event.status)
         inbound = event.inbound
         if not inbound.sealed_payload:
             return

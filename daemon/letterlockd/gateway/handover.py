@@ -1,11 +1,12 @@
 """Turns stored events into what the business is given: the only place where content is opened
 after it was sealed for rest.
 
-    sealed payload, sealed number ──day key──▶ letterlock.v1.Event
+    sealed payload, sealed number, sealed reference ──day key──▶ letterlock.v1.Event
 
 An event whose row is gone, or whose day key is destroyed, is deleted already (I4): it is left out,
-and the caller acknowledges it. One whose seal does not open is given as undecryptable, since an
-event that nobody can open must neither vanish silently nor hold up those behind it (I9).
+and the caller acknowledges it. One whose seal does not open is given as undecryptable, a status
+without its reference, since an event that nobody can open must neither vanish silently nor hold up
+those behind it (I9).
 
 Knows no stream and no store.
 """
@@ -20,11 +21,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from letterlock.content.v1.content_pb2 import Payload
 from letterlock.v1 import messaging_pb2
 
+from letterlockd.gateway.references import open_reference
 from letterlockd.model.ids import AccountId
 from letterlockd.records.v1 import inbox_pb2
 from letterlockd.sealing.errors import KeyDestroyed, SealBroken
 from letterlockd.sealing.keyring import DayKey
-from letterlockd.sealing.seal import seal, unseal
+from letterlockd.sealing.seal import Cipher, seal
 from letterlockd.streams.held import Item
 
 __all__ = ["DayKeys", "Handover", "HandoverCounts", "Opened", "seal_number"]
@@ -80,29 +82,29 @@ class Handover:
             if not isinstance(stored, inbox_pb2.StoredEvent):
                 opened.gone.append(item)
                 continue
-            inbound = stored.inbound if stored.HasField("inbound") else None
-            day_key = keys[inbound.day_key_id] if inbound is not None else None
-            if inbound is not None and day_key is None:
+            key_id = _key_id(stored)
+            cipher = keys[key_id]
+            if key_id and cipher is None:
                 self.counts.destroyed += 1
                 opened.gone.append(item)
             else:
-                self._fill(frame.events.add(), account, item, stored, day_key)
+                self._fill(frame.events.add(), account, item, stored, cipher)
                 opened.given.append(item)
         return opened
 
     async def _keys_of(
         self, account: AccountId, items: Iterable[Item]
-    ) -> Mapping[bytes, DayKey | None]:
+    ) -> Mapping[bytes, Cipher | None]:
         ids = {
-            item.content.inbound.day_key_id
+            _key_id(item.content)
             for item in items
-            if isinstance(item.content, inbox_pb2.StoredEvent) and item.content.HasField("inbound")
+            if isinstance(item.content, inbox_pb2.StoredEvent)
         }
-        return {id_: await self._find(account, id_) for id_ in ids}
+        return {id_: await self._find(account, id_) if id_ else None for id_ in ids}
 
-    async def _find(self, account: AccountId, id_: bytes) -> DayKey | None:
+    async def _find(self, account: AccountId, id_: bytes) -> Cipher | None:
         try:
-            return await self._day_keys.day_key_by_id(account, id_)
+            return Cipher((await self._day_keys.day_key_by_id(account, id_)).key)
         except KeyDestroyed:
             return None
 
@@ -112,7 +114,7 @@ class Handover:
         account: AccountId,
         item: Item,
         stored: inbox_pb2.StoredEvent,
-        day_key: DayKey | None,
+        cipher: Cipher | None,
     ) -> None:
         event.event_id = item.event_id
         event.attempt = item.failures + 1
@@ -120,10 +122,11 @@ class Handover:
             event.redelivered = True
         _set_time(event.event_time, stored.time_ms)
         user_id = stored.pseudonym.hex()
-        if day_key is not None:
-            self._fill_message(event, account, stored, day_key)
-        elif stored.HasField("status"):
-            _fill_status(event.status, stored.status, user_id)
+        kind = stored.WhichOneof("kind")
+        if kind == "inbound" and cipher is not None:
+            self._fill_message(event, account, stored, cipher)
+        elif kind == "status" and cipher is not None:
+            self._fill_status(event.status, stored.status, user_id, cipher)
         elif stored.HasField("identity_change"):
             event.identity_change.user_id = user_id
             event.identity_change.held = stored.identity_change.held
@@ -135,13 +138,13 @@ class Handover:
         event: messaging_pb2.Event,
         account: AccountId,
         stored: inbox_pb2.StoredEvent,
-        day_key: DayKey,
+        cipher: Cipher,
     ) -> None:
         inbound, user_id = stored.inbound, stored.pseudonym.hex()
         context = account + stored.pseudonym + inbound.message_id
         try:
-            payload = Payload.FromString(unseal(day_key.key, inbound.sealed_payload, context))
-            number = _opened_number(day_key, inbound.sealed_number, context)
+            payload = Payload.FromString(cipher.unseal(inbound.sealed_payload, context))
+            number = _opened_number(cipher, inbound.sealed_number, context)
         except (SealBroken, DecodeError):
             self.counts.broken += 1
             unreadable = inbox_pb2.StoredUndecryptable(
@@ -162,9 +165,36 @@ class Handover:
         if payload.HasField("sent_time"):
             message.sent_time.CopyFrom(payload.sent_time)
 
+    def _fill_status(
+        self,
+        update: messaging_pb2.StatusUpdate,
+        stored: inbox_pb2.StoredStatus,
+        user_id: str,
+        cipher: Cipher,
+    ) -> None:
+        update.message_id = stored.message_id.hex()
+        update.user_id = user_id
+        update.status = stored.status
+        if stored.HasField("failure"):
+            update.failure.CopyFrom(stored.failure)
+        try:
+            update.idempotency_key, update.caller_tag = open_reference(
+                cipher, stored.message_id, stored.sealed_reference
+            )
+        except SealBroken:
+            self.counts.broken += 1
 
-def _opened_number(day_key: DayKey, sealed: bytes, context: bytes) -> str:
-    return unseal(day_key.key, sealed, context + _NUMBER).decode() if sealed else ""
+
+def _key_id(stored: inbox_pb2.StoredEvent) -> bytes:
+    """Names the day key of what is sealed in the event; empty: nothing is."""
+    kind = stored.WhichOneof("kind")
+    if kind == "inbound":
+        return stored.inbound.day_key_id
+    return stored.status.reference_key_id if kind == "status" else b""
+
+
+def _opened_number(cipher: Cipher, sealed: bytes, context: bytes) -> str:
+    return cipher.unseal(sealed, context + _NUMBER).decode() if sealed else ""
 
 
 def _fill_undecryptable(
@@ -177,18 +207,6 @@ def _fill_undecryptable(
     lost.message_id = stored.message_id.hex()
     lost.reason = stored.reason
     lost.resend_requested = stored.resend_requested
-
-
-def _fill_status(
-    update: messaging_pb2.StatusUpdate, stored: inbox_pb2.StoredStatus, user_id: str
-) -> None:
-    update.message_id = stored.message_id.hex()
-    update.idempotency_key = stored.idempotency_key
-    update.caller_tag = stored.caller_tag
-    update.user_id = user_id
-    update.status = stored.status
-    if stored.HasField("failure"):
-        update.failure.CopyFrom(stored.failure)
 
 
 def _set_time(field: Timestamp, milliseconds: int) -> None:

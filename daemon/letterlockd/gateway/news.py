@@ -11,7 +11,11 @@ from letterlockd.model.ids import AccountId, ConversationId, MessageId
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.records.v1 import inbox_pb2
 
-__all__ = ["Advance", "apply", "fill_event"]
+__all__ = ["MIN_EVENT_LIFE_MS", "Advance", "apply", "fill_event"]
+
+MIN_EVENT_LIFE_MS = 24 * 3_600_000
+"""A status that changes at the end of a message's life is still to be told. An event holds
+neither content nor number."""
 
 
 class Advance(NamedTuple):
@@ -58,8 +62,8 @@ def fill_event(
     event.pseudonym = pseudonym
     status = event.status
     status.message_id = message_id
-    status.idempotency_key = record.idempotency_key
-    status.caller_tag = record.caller_tag
+    status.reference_key_id = record.reference_key_id
+    status.sealed_reference = record.sealed_reference
     status.status = record.status
     if record.HasField("failure"):
         status.failure.CopyFrom(record.failure)

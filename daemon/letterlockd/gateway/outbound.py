@@ -22,10 +22,12 @@ from letterlockd.gateway.contacts import Contact, Contacts
 from letterlockd.gateway.counters import Counters
 from letterlockd.gateway.first_contacts import FirstContacts
 from letterlockd.gateway.gate import Gate
+from letterlockd.gateway.news import MIN_EVENT_LIFE_MS
 from letterlockd.gateway.numbers import Number, NumberBook
 from letterlockd.gateway.outbox import Outbox
 from letterlockd.gateway.outgoing import Letter, OutgoingWork, Owner
 from letterlockd.gateway.payload import padded_payload
+from letterlockd.gateway.references import ReferenceKey, open_reference
 from letterlockd.gateway.refusals import of_error, refuse
 from letterlockd.gateway.tables import IDEMPOTENCY, MESSAGES
 from letterlockd.model.ids import (
@@ -38,6 +40,7 @@ from letterlockd.model.ids import (
 from letterlockd.model.sender import Sender
 from letterlockd.records.v1 import gateway_pb2 as records
 from letterlockd.sealing.keyring import DAY_MS, Keyring
+from letterlockd.sealing.seal import Cipher
 from letterlockd.store.port import ABSENT, Record, Store, StoreFull
 
 __all__ = ["Answer", "Outbound"]
@@ -150,7 +153,9 @@ class Outbound(Owner):
         record = records.MessageRecord.FromString(row.value)
         if not record.conversation.startswith(sender.account_id):
             raise NotFound("no such message")
-        return _public(message_id, record)
+        day_key = await self._keyring.day_key_by_id(sender.account_id, record.reference_key_id)
+        reference = open_reference(Cipher(day_key.key), message_id, record.sealed_reference)
+        return _public(message_id, record, *reference)
 
     def finished(self, work: OutgoingWork) -> None:
         """Forget a work that was answered."""
@@ -187,6 +192,8 @@ class Outbound(Owner):
         works = []
         day_keys: dict[int, bytes] = {}
         now_ms = self._clock.now_ms()
+        keep_until_ms = now_ms + sender.retention_ms
+        reference_key: ReferenceKey | None = None
         for message in messages:
             if (refusal := self._full()) is not None:
                 self._turn_away(message, refusal, answers)
@@ -196,19 +203,26 @@ class Outbound(Owner):
                 life_ms = min(life_ms, message.time_to_live.ToMilliseconds())
             expire_ms = now_ms + life_ms
             day = expire_ms // DAY_MS
-            if day not in day_keys:
-                try:
-                    day_key = await self._keyring.day_key(number.account, expire_ms)
-                except StoreFull as full:
-                    self._turn_away(message, of_error(full), answers)
-                    continue
-                day_keys[day] = day_key.key
-            keep_until_ms = now_ms + sender.retention_ms
-            letter = self._draw(number, message, now_ms, expire_ms, keep_until_ms, day_keys[day])
+            try:
+                if reference_key is None:
+                    reference_key = await self._reference_key(number, keep_until_ms)
+                if day not in day_keys:
+                    day_keys[day] = (await self._keyring.day_key(number.account, expire_ms)).key
+            except StoreFull as full:
+                self._turn_away(message, of_error(full), answers)
+                continue
+            letter = self._draw(
+                number, message, now_ms, expire_ms, keep_until_ms, day_keys[day], reference_key
+            )
             work = self._claim(number, message, letter, answers)
             if work is not None:
                 works.append(work)
         await self._dispatch(number, await self._unseen(works))
+
+    async def _reference_key(self, number: Number, keep_until_ms: int) -> ReferenceKey:
+        """What seals the references of messages that are kept until then, and their events."""
+        last_ms = keep_until_ms + MIN_EVENT_LIFE_MS
+        return ReferenceKey.of(await self._keyring.day_key(number.account, last_ms))
 
     def _turn_away(
         self,
@@ -238,6 +252,7 @@ class Outbound(Owner):
         expire_ms: int,
         keep_until_ms: int,
         day_key: bytes,
+        reference_key: ReferenceKey,
     ) -> Letter:
         message_id = new_message_id(now_ms, self._random)
         content = message.content.SerializeToString(deterministic=True)
@@ -254,6 +269,7 @@ class Outbound(Owner):
             keep_until_ms=keep_until_ms,
             day=expire_ms // DAY_MS,
             day_key=day_key,
+            reference_key=reference_key,
         )
 
     def _claim(
@@ -365,12 +381,14 @@ def _reused() -> errors_pb2.Refusal:
     return refuse(reason, "the idempotency key stands for another message")
 
 
-def _public(message_id: MessageId, record: records.MessageRecord) -> messaging_pb2.Message:
+def _public(
+    message_id: MessageId, record: records.MessageRecord, idempotency_key: str, caller_tag: bytes
+) -> messaging_pb2.Message:
     message = messaging_pb2.Message(
         message_id=message_id.hex(),
-        idempotency_key=record.idempotency_key,
+        idempotency_key=idempotency_key,
         user_id=record.conversation[ID_BYTES:].hex(),
-        caller_tag=record.caller_tag,
+        caller_tag=caller_tag,
         status=record.status,
     )
     if record.HasField("failure"):

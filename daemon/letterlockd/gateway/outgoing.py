@@ -21,6 +21,7 @@ from letterlockd.gateway.contacts import Contact, phone_write
 from letterlockd.gateway.draft import Draft, Work
 from letterlockd.gateway.numbers import Number
 from letterlockd.gateway.outbox import Outbox
+from letterlockd.gateway.references import ReferenceKey
 from letterlockd.gateway.refusals import of_error, refuse
 from letterlockd.gateway.tables import IDEMPOTENCY
 from letterlockd.model.ids import (
@@ -68,8 +69,8 @@ class Letter:
     that the key has already, which is expired and not yet swept."""
 
     message_id: MessageId
-    idempotency_key: str
-    caller_tag: bytes
+    idempotency_key: str = field(repr=False)
+    caller_tag: bytes = field(repr=False)
     key: bytes
     digest: bytes = field(repr=False)
     payload: bytes = field(repr=False)
@@ -79,6 +80,7 @@ class Letter:
     keep_until_ms: int
     day: int
     day_key: bytes = field(repr=False)
+    reference_key: ReferenceKey
     key_version: int = ABSENT
 
 
@@ -281,8 +283,10 @@ class OutgoingWork(Work):
         letter = self.letter
         return records.MessageRecord(
             conversation=self.conversation,
-            idempotency_key=letter.idempotency_key,
-            caller_tag=letter.caller_tag,
+            reference_key_id=letter.reference_key.id,
+            sealed_reference=letter.reference_key.seal(
+                letter.message_id, letter.idempotency_key, letter.caller_tag
+            ),
             status=messaging_pb2.MESSAGE_STATUS_ACCEPTED,
             accept_ms=letter.accept_ms,
             update_ms=letter.accept_ms,

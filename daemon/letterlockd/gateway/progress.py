@@ -26,7 +26,7 @@ from letterlockd.clock import Clock
 from letterlockd.errors import LetterlockError
 from letterlockd.gateway.inbox import Inbox, Staged
 from letterlockd.gateway.milestones import Milestones
-from letterlockd.gateway.news import Advance, apply, fill_event
+from letterlockd.gateway.news import MIN_EVENT_LIFE_MS, Advance, apply, fill_event
 from letterlockd.gateway.overtakable import Overtakable
 from letterlockd.gateway.recent import Recent, Written
 from letterlockd.gateway.statuses import Status
@@ -52,10 +52,6 @@ some 20 ms, and ten times that where queues have built up."""
 
 _MAX_OVERTAKABLE = 8_192
 """Messages whose SENT is kept back: some 8 MB with their payloads."""
-
-_MIN_EVENT_LIFE_MS = 24 * 3_600_000
-"""A status that changes at the end of a message's life is still to be told. An event holds
-neither content nor number."""
 
 
 @dataclass(slots=True)
@@ -292,7 +288,7 @@ class Progress:
                 if message is not None and apply(message.written.record, news, now_ms):
                     changed[news.message_id] = message
         events: dict[AccountId, inbox_pb2.StoredEvents] = {}
-        last_ms = now_ms + _MIN_EVENT_LIFE_MS
+        ends: dict[AccountId, int] = {}
         for message_id, message in changed.items():
             record, expires_at_ms = message.written
             value = record.SerializeToString()
@@ -303,10 +299,11 @@ class Progress:
             account, pseudonym = account_of(conversation), pseudonym_part(conversation)
             if (told := events.get(account)) is None:
                 told = events[account] = inbox_pb2.StoredEvents()
+                ends[account] = now_ms + MIN_EVENT_LIFE_MS
             fill_event(told.events.add(), message_id, record, pseudonym)
-            last_ms = max(last_ms, expires_at_ms)
+            ends[account] = max(ends[account], expires_at_ms)
         for account, told in events.items():
-            staged = self._inbox.stage(account, told.events, expires_at_ms=last_ms)
+            staged = self._inbox.stage(account, told.events, expires_at_ms=ends[account])
             batch.staged.append(staged)
             batch.operations += staged.changes
 

@@ -10,6 +10,13 @@ from letterlock.v1 import errors_pb2
 from letterlock.v1 import messaging_pb2 as api
 from letterlockd.gateway import tables
 from letterlockd.gateway.expiry import KEPT
+from letterlockd.gateway.inbox_rows import INBOX
+from letterlockd.gateway.news import MIN_EVENT_LIFE_MS
+from letterlockd.gateway.references import open_reference
+from letterlockd.model.ids import MessageId
+from letterlockd.sealing.keyring import Keyring
+from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.sealing.seal import Cipher
 
 from tests.harness.clock import FakeClock
 from tests.harness.gateway import Business, World, gateway_store, message, reading, running_world
@@ -100,6 +107,40 @@ async def test_after_its_retention_nothing_of_a_message_is_left(moved_world: Wor
         await store.sweep(world.clock.now_ms(), limit=10_000, keep=KEPT)
         left = {table.name: await store.count(table) for table in tables.TABLES if table.expires}
         assert set(left.values()) == {0}, left
+
+
+async def test_key_and_tag_are_sealed_and_told_as_long_as_there_are_news(
+    moved_world: World,
+) -> None:
+    world, store = moved_world, gateway_store()
+    key, tag = "order of mrs okapi", b"row 4711 of the zebra file"
+    async with world.gateway(store) as gateway:
+        await world.device(USER)
+        business = await world.business(gateway)
+        wanted = message(key, to=USER, ttl_s=60)
+        wanted.caller_tag = tag
+        (result,) = await business.send(wanted)
+        message_id = MessageId(bytes.fromhex(result.accepted.message_id))
+        await business.status(result.accepted.message_id, api.MESSAGE_STATUS_SENT)
+        for table in (tables.MESSAGES, tables.IDEMPOTENCY, tables.OUTBOX, INBOX):
+            for row_key, row in await store.scan(table, limit=100):
+                assert key.encode() not in row_key + row.value
+                assert tag not in row.value
+        await advance(world, business.sender.retention_ms - 1)  # its payload's day key is gone
+        found = await gateway.outbound.message(
+            business.sender, message_id=message_id, idempotency_key=None
+        )
+        assert (found.idempotency_key, found.caller_tag) == (key, tag)
+        await advance(world, 1)
+        await gateway.expiry.look()
+        event = await business.status(message_id.hex(), api.MESSAGE_STATUS_EXPIRED)
+        await advance(world, MIN_EVENT_LIFE_MS - 1)
+        provider = FileKeyProvider(world.folder / "gateway.key")
+        ring = await Keyring.open(store, provider, world.clock)
+        account, status = business.sender.account_id, event.status
+        day_key = await ring.day_key_by_id(account, status.reference_key_id)
+        opened = open_reference(Cipher(day_key.key), message_id, status.sealed_reference)
+        assert opened == (key, tag)
 
 
 async def test_a_key_can_be_used_anew_after_the_retention(moved_world: World) -> None:

@@ -35,7 +35,7 @@ async def inbox(store: MemoryStore, clock: FakeClock) -> Inbox:
 
 def event(number: int, size: int = 0) -> StoredEvent:
     found = StoredEvent(time_ms=number)
-    found.status.caller_tag = b"x" * size
+    found.status.sealed_reference = b"x" * size
     return found
 
 

@@ -160,6 +160,24 @@ async def test_what_was_accepted_need_not_be_read_back(desk: Desk) -> None:
     assert await desk.events(message) == [SENT, DELIVERED]
 
 
+async def test_events_of_one_business_end_with_its_own_messages(desk: Desk) -> None:
+    """Another one's longer retention, in the same batch, keeps nothing longer."""
+    other, now_ms = ConversationId(b"b" * 16 + b"u" * 16), FakeClock().now_ms()
+    for message, conversation, days in ((b"1", CONVERSATION, 2), (b"2", other, 30)):
+        record = records.MessageRecord(
+            conversation=conversation, status=api.MESSAGE_STATUS_ACCEPTED
+        )
+        written = Written(record, now_ms + days * DAY_MS)
+        desk.progress.accepted(MessageId(message * 16), written, now_ms)
+    news = [
+        Advance(MessageId(b"1" * 16), SENT, CONVERSATION),
+        Advance(MessageId(b"2" * 16), SENT, other),
+    ]
+    await desk.record(news).wait()
+    ends = {key[:16]: row.expires_at_ms for key, row in await desk.store.scan(INBOX, limit=10)}
+    assert ends == {ACCOUNT: now_ms + 2 * DAY_MS, b"b" * 16: now_ms + 30 * DAY_MS}
+
+
 async def test_a_full_store_keeps_statuses_rather_than_what_could_be_sent_again(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -258,13 +258,16 @@ async def test_a_cancelled_stream_loses_nothing(room: Room) -> None:
 
 
 async def test_a_message_whose_day_key_is_destroyed_is_gone(room: Room) -> None:
+    change = inbound_event(3)
+    change.identity_change.SetInParent()
     await room.arrive(inbound_event(1))
     await room.arrive(status_event(2))
+    await room.arrive(change)
     room.day_keys.destroyed = True
     call = await opened(room)
     (event,) = await events(call, 1)
-    assert event.HasField("status")
-    assert room.handover.counts.destroyed == 1
+    assert event.HasField("identity_change")
+    assert room.handover.counts.destroyed == 2
     await until_rows(room, 1)
     call.cancel()
 
@@ -277,6 +280,19 @@ async def test_a_broken_seal_is_given_as_undecryptable(room: Room) -> None:
     (given,) = await events(call, 1)
     assert given.undecryptable.user_id == USER.hex()
     assert given.undecryptable.device_id == 1
+    assert room.handover.counts.broken == 1
+    call.cancel()
+
+
+async def test_a_status_whose_reference_does_not_open_is_told_without_it(room: Room) -> None:
+    broken = status_event(1)
+    broken.status.sealed_reference = status_event(2).status.sealed_reference  # another message's
+    await room.arrive(broken)
+    call = await opened(room)
+    (event,) = await events(call, 1)
+    assert event.status.message_id == broken.status.message_id.hex()
+    assert event.status.status == messaging_pb2.MESSAGE_STATUS_SENT
+    assert (event.status.idempotency_key, event.status.caller_tag) == ("", b"")
     assert room.handover.counts.broken == 1
     call.cancel()
 

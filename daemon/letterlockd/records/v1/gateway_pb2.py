@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from letterlock.v1 import messaging_pb2 as letterlock_dot_v1_dot_messaging__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letterlockd/records/v1/gateway.proto\x12\x16letterlockd.records.v1\x1a\x1dletterlock/v1/messaging.proto\"\xb5\x02\n\x0cNumberRecord\x12\x12\n\naccount_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x62usiness_id\x18\x02 \x01(\x0c\x12\x17\n\x0fsealed_identity\x18\x03 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x04 \x01(\x0c\x12\x17\n\x0fregistration_id\x18\x05 \x01(\r\x12\x17\n\x0fnext_pre_key_id\x18\x06 \x01(\r\x12\x1d\n\x15next_kyber_pre_key_id\x18\x07 \x01(\r\x12\x0e\n\x06upload\x18\x08 \x01(\x0c\x12\x11\n\tkey_scope\x18\t \x01(\x0c\x12\x42\n\x11reusable_pre_keys\x18\n \x03(\x0b\x32\'.letterlockd.records.v1.ReusablePreKeys\x12\x15\n\rkeys_in_doubt\x18\x0b \x01(\x08\"X\n\x0fReusablePreKeys\x12\x15\n\rsigned_key_id\x18\x01 \x01(\r\x12\x1a\n\x12last_resort_key_id\x18\x02 \x01(\r\x12\x12\n\npublish_ms\x18\x03 \x01(\x03\"\xaa\x02\n\rMessageRecord\x12\x14\n\x0c\x63onversation\x18\x01 \x01(\x0c\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x12\n\ncaller_tag\x18\x03 \x01(\x0c\x12,\n\x06status\x18\x04 \x01(\x0e\x32\x1c.letterlock.v1.MessageStatus\x12\'\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x16.letterlock.v1.Failure\x12\x11\n\taccept_ms\x18\x06 \x01(\x03\x12\x11\n\tupdate_ms\x18\x07 \x01(\x03\x12\x11\n\texpire_ms\x18\x08 \x01(\x03\x12\x16\n\x0esealed_payload\x18\t \x01(\x0c\x12.\n\x06resent\x18\n \x03(\x0b\x32\x1e.letterlockd.records.v1.Resent\"-\n\x06Resent\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\r\" \n\x0b\x41skedRecord\x12\x11\n\tdevice_id\x18\x01 \x01(\r\"]\n\x11IdempotencyRecord\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x11\n\tpseudonym\x18\x03 \x01(\x0c\x12\x11\n\taccept_ms\x18\x04 \x01(\x03\"\xee\x01\n\x0cOutboxRecord\x12\x12\n\nsubmission\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63onversation\x18\x02 \x01(\x0c\x12\x12\n\nmessage_id\x18\x03 \x01(\x0c\x12\x16\n\x0esealed_payload\x18\x04 \x01(\x0c\x12\x0f\n\x07repairs\x18\x05 \x01(\r\x12\x11\n\texpire_ms\x18\x06 \x01(\x03\x12\x13\n\x0bonly_device\x18\x07 \x01(\r\x12\x12\n\ngeneration\x18\x08 \x01(\x04\x12\x13\n\x0bunencrypted\x18\t \x01(\x08\x12\x15\n\rsubmission_id\x18\n \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x0b \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$letterlockd/records/v1/gateway.proto\x12\x16letterlockd.records.v1\x1a\x1dletterlock/v1/messaging.proto\"\xb5\x02\n\x0cNumberRecord\x12\x12\n\naccount_id\x18\x01 \x01(\x0c\x12\x13\n\x0b\x62usiness_id\x18\x02 \x01(\x0c\x12\x17\n\x0fsealed_identity\x18\x03 \x01(\x0c\x12\x14\n\x0cidentity_key\x18\x04 \x01(\x0c\x12\x17\n\x0fregistration_id\x18\x05 \x01(\r\x12\x17\n\x0fnext_pre_key_id\x18\x06 \x01(\r\x12\x1d\n\x15next_kyber_pre_key_id\x18\x07 \x01(\r\x12\x0e\n\x06upload\x18\x08 \x01(\x0c\x12\x11\n\tkey_scope\x18\t \x01(\x0c\x12\x42\n\x11reusable_pre_keys\x18\n \x03(\x0b\x32\'.letterlockd.records.v1.ReusablePreKeys\x12\x15\n\rkeys_in_doubt\x18\x0b \x01(\x08\"X\n\x0fReusablePreKeys\x12\x15\n\rsigned_key_id\x18\x01 \x01(\r\x12\x1a\n\x12last_resort_key_id\x18\x02 \x01(\r\x12\x12\n\npublish_ms\x18\x03 \x01(\x03\"\xb1\x02\n\rMessageRecord\x12\x14\n\x0c\x63onversation\x18\x01 \x01(\x0c\x12\x18\n\x10reference_key_id\x18\x02 \x01(\x0c\x12\x18\n\x10sealed_reference\x18\x03 \x01(\x0c\x12,\n\x06status\x18\x04 \x01(\x0e\x32\x1c.letterlock.v1.MessageStatus\x12\'\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x16.letterlock.v1.Failure\x12\x11\n\taccept_ms\x18\x06 \x01(\x03\x12\x11\n\tupdate_ms\x18\x07 \x01(\x03\x12\x11\n\texpire_ms\x18\x08 \x01(\x03\x12\x16\n\x0esealed_payload\x18\t \x01(\x0c\x12.\n\x06resent\x18\n \x03(\x0b\x32\x1e.letterlockd.records.v1.Resent\"-\n\x06Resent\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\r\" \n\x0b\x41skedRecord\x12\x11\n\tdevice_id\x18\x01 \x01(\r\"]\n\x11IdempotencyRecord\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x11\n\tpseudonym\x18\x03 \x01(\x0c\x12\x11\n\taccept_ms\x18\x04 \x01(\x03\"\xee\x01\n\x0cOutboxRecord\x12\x12\n\nsubmission\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63onversation\x18\x02 \x01(\x0c\x12\x12\n\nmessage_id\x18\x03 \x01(\x0c\x12\x16\n\x0esealed_payload\x18\x04 \x01(\x0c\x12\x0f\n\x07repairs\x18\x05 \x01(\r\x12\x11\n\texpire_ms\x18\x06 \x01(\x03\x12\x13\n\x0bonly_device\x18\x07 \x01(\r\x12\x12\n\ngeneration\x18\x08 \x01(\x04\x12\x13\n\x0bunencrypted\x18\t \x01(\x08\x12\x15\n\rsubmission_id\x18\n \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x0b \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REUSABLEPREKEYS']._serialized_start=407
   _globals['_REUSABLEPREKEYS']._serialized_end=495
   _globals['_MESSAGERECORD']._serialized_start=498
-  _globals['_MESSAGERECORD']._serialized_end=796
-  _globals['_RESENT']._serialized_start=798
-  _globals['_RESENT']._serialized_end=843
-  _globals['_ASKEDRECORD']._serialized_start=845
-  _globals['_ASKEDRECORD']._serialized_end=877
-  _globals['_IDEMPOTENCYRECORD']._serialized_start=879
-  _globals['_IDEMPOTENCYRECORD']._serialized_end=972
-  _globals['_OUTBOXRECORD']._serialized_start=975
-  _globals['_OUTBOXRECORD']._serialized_end=1213
+  _globals['_MESSAGERECORD']._serialized_end=803
+  _globals['_RESENT']._serialized_start=805
+  _globals['_RESENT']._serialized_end=850
+  _globals['_ASKEDRECORD']._serialized_start=852
+  _globals['_ASKEDRECORD']._serialized_end=884
+  _globals['_IDEMPOTENCYRECORD']._serialized_start=886
+  _globals['_IDEMPOTENCYRECORD']._serialized_end=979
+  _globals['_OUTBOXRECORD']._serialized_start=982
+  _globals['_OUTBOXRECORD']._serialized_end=1220
 # @@protoc_insertion_point(module_scope)

@@ -133,8 +133,8 @@ class MessageRecord(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONVERSATION_FIELD_NUMBER: _builtins.int
-    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
-    CALLER_TAG_FIELD_NUMBER: _builtins.int
+    REFERENCE_KEY_ID_FIELD_NUMBER: _builtins.int
+    SEALED_REFERENCE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     ACCEPT_MS_FIELD_NUMBER: _builtins.int
@@ -144,10 +144,12 @@ class MessageRecord(_message.Message):
     RESENT_FIELD_NUMBER: _builtins.int
     conversation: _builtins.bytes
     """Conversation: business account || pseudonym, 32 bytes."""
-    idempotency_key: _builtins.str
-    """As given by the caller."""
-    caller_tag: _builtins.bytes
-    """As given by the caller."""
+    reference_key_id: _builtins.bytes
+    """Names the day key of `sealed_reference`, 8 bytes."""
+    sealed_reference: _builtins.bytes
+    """The caller's idempotency key and tag under that day key (gateway/references.py); context: message
+    id || "reference". Events carry it as it is, so the day is the one on which the last of them ends.
+    """
     status: _messaging_pb2.MessageStatus.ValueType
     """Its status."""
     accept_ms: _builtins.int
@@ -172,8 +174,8 @@ class MessageRecord(_message.Message):
         self,
         *,
         conversation: _builtins.bytes = ...,
-        idempotency_key: _builtins.str = ...,
-        caller_tag: _builtins.bytes = ...,
+        reference_key_id: _builtins.bytes = ...,
+        sealed_reference: _builtins.bytes = ...,
         status: _messaging_pb2.MessageStatus.ValueType = ...,
         failure: _messaging_pb2.Failure | None = ...,
         accept_ms: _builtins.int = ...,
@@ -184,7 +186,7 @@ class MessageRecord(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_ms", b"accept_ms", "caller_tag", b"caller_tag", "conversation", b"conversation", "expire_ms", b"expire_ms", "failure", b"failure", "idempotency_key", b"idempotency_key", "resent", b"resent", "sealed_payload", b"sealed_payload", "status", b"status", "update_ms", b"update_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_ms", b"accept_ms", "conversation", b"conversation", "expire_ms", b"expire_ms", "failure", b"failure", "reference_key_id", b"reference_key_id", "resent", b"resent", "sealed_payload", b"sealed_payload", "sealed_reference", b"sealed_reference", "status", b"status", "update_ms", b"update_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -215,16 +215,16 @@ class StoredStatus(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
-    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
-    CALLER_TAG_FIELD_NUMBER: _builtins.int
+    REFERENCE_KEY_ID_FIELD_NUMBER: _builtins.int
+    SEALED_REFERENCE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     message_id: _builtins.bytes
     """The message, 16 bytes."""
-    idempotency_key: _builtins.str
-    """As given by the caller."""
-    caller_tag: _builtins.bytes
-    """As given by the caller."""
+    reference_key_id: _builtins.bytes
+    """As in the message's record, 8 bytes."""
+    sealed_reference: _builtins.bytes
+    """As in the message's record."""
     status: _messaging_pb2.MessageStatus.ValueType
     """The new status."""
     @_builtins.property
@@ -235,14 +235,14 @@ class StoredStatus(_message.Message):
         self,
         *,
         message_id: _builtins.bytes = ...,
-        idempotency_key: _builtins.str = ...,
-        caller_tag: _builtins.bytes = ...,
+        reference_key_id: _builtins.bytes = ...,
+        sealed_reference: _builtins.bytes = ...,
         status: _messaging_pb2.MessageStatus.ValueType = ...,
         failure: _messaging_pb2.Failure | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller_tag", b"caller_tag", "failure", b"failure", "idempotency_key", b"idempotency_key", "message_id", b"message_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "message_id", b"message_id", "reference_key_id", b"reference_key_id", "sealed_reference", b"sealed_reference", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
