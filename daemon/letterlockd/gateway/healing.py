@@ -165,9 +165,13 @@ class ReportedWork(Work):
         elif self.case.is_early:
             self._owner.look_again(self)
         else:
-            self._owner.finished(self)
-            for safe in self.safe:
-                safe()
+            self.end()
+
+    def end(self) -> None:
+        """Nothing more is done about it: the relay may forget the report."""
+        self._owner.finished(self)
+        for safe in self.safe:
+            safe()
 
     def failed(self, error: LetterlockError) -> bool:
         """Keep it: the relay gives it again only after the stream was lost."""

@@ -324,7 +324,11 @@ class Repair:
 
     async def _begin(self, conversation: ConversationId, case: _Case) -> None:
         number = await self._numbers.get(account_of(conversation))
-        if number is None:
+        if number is None:  # it is being removed, which waits until none of its rows is open
+            forbidden = errors_pb2.ERROR_REASON_FORBIDDEN
+            self._sending.fail(case.rows, failure(messaging_pb2.HOP_GATEWAY, forbidden))
+            for work in case.reports:
+                work.end()
             return
         if case.rows:
             await self._repair(number, conversation, case)

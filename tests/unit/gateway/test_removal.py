@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 
 import pytest
 from letterlock.errors import UnknownRecipient
@@ -105,6 +106,34 @@ async def test_a_removal_goes_on_after_a_crash(world: World, at: str) -> None:
     async with world.gateway(store) as gateway:
         await gateway.removal.remove_number(business.sender.account_id, NUMBER)
         assert await rows_with(store, business.sender.account_id, scope) == []
+
+
+async def test_a_removal_does_not_wait_for_a_repair_that_it_overtook(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is under repair is known to the relay no more, so nobody else would ever answer it."""
+    store, first = gateway_store(), await world.device(USER)
+    async with world.gateway(store) as gateway:
+        business = await world.business(gateway)
+        account, relay = business.sender.account_id, gateway.uplink.calls
+        await business.send(message("k1", to=USER))
+        removing: list[asyncio.Task[None]] = []
+        fetch = relay.fetch_bundles
+
+        async def slow(targets: Sequence[keys_pb2.BundleTarget]) -> list[keys_pb2.BundleResult]:
+            results = await fetch(targets)
+            removing.append(asyncio.create_task(gateway.removal.remove_number(account, NUMBER)))
+            await asyncio.sleep(0)  # it begins: from now on the number is none of ours
+            return results
+
+        monkeypatch.setattr(relay, "fetch_bundles", slow)
+        await world.device(of=first)
+        await business.send(message("k2", to=USER))
+        while not removing:
+            await settle()
+        async with asyncio.timeout(10):
+            await removing[0]
+        assert await rows_with(store, account) == []
 
 
 async def test_while_the_relay_is_away_a_removal_waits_but_nobody_sends(world: World) -> None:
