@@ -231,14 +231,10 @@ class Repair:
 
     def add(self, row: OutboxRow, result: mailbox_pb2.SubmissionResult) -> None:
         """The relay refused `row` with DEVICES_CHANGED."""
-        conversation = ConversationId(row.record.conversation)
-        case = self._cases.get(conversation)
-        if case is None:
-            user = mailbox_pb2.Submission.FromString(row.record.submission).recipient_account_id
-            case = self._cases[conversation] = _Case(AccountId(user))
-        case.rows.append(row)
+        case = self._case_of(row)
         # A row from before the last repair was refused for what is repaired already.
-        is_old_news = row.sequence < self._repaired_before.get(conversation, 0)
+        repaired_before = self._repaired_before.get(ConversationId(row.record.conversation), 0)
+        is_old_news = row.sequence < repaired_before
         if row.record.repairs > 0 or not is_old_news:
             case.wanted.update(result.missing_device_ids, result.stale_device_ids)
             case.extra.update(result.extra_device_ids)
@@ -247,11 +243,7 @@ class Repair:
     def renew(self, row: OutboxRow) -> None:
         """`row` is not encrypted, or was so before the store was restored: all sessions are to be
         opened again before anything is encrypted (I2)."""
-        conversation = ConversationId(row.record.conversation)
-        user = mailbox_pb2.Submission.FromString(row.record.submission).recipient_account_id
-        case = self._cases.setdefault(conversation, _Case(AccountId(user)))
-        case.rows.append(row)
-        case.anew = True
+        self._case_of(row).anew = True
         self._news.set()
 
     def introduce(self, work: ReportedWork) -> None:
@@ -275,6 +267,16 @@ class Repair:
                 await self._fetch(asking)
             for conversation, case in cases.items():
                 await self._begin(conversation, case)
+
+    def _case_of(self, row: OutboxRow) -> _Case:
+        """The case of its conversation, which it joins."""
+        conversation = ConversationId(row.record.conversation)
+        case = self._cases.get(conversation)
+        if case is None:
+            user = mailbox_pb2.Submission.FromString(row.record.submission).recipient_account_id
+            case = self._cases[conversation] = _Case(AccountId(user))
+        case.rows.append(row)
+        return case
 
     async def _fetch(self, cases: dict[ConversationId, _Case]) -> None:
         targets = [
