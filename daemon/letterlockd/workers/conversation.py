@@ -19,7 +19,6 @@ class Conversation:
     """Known identity key (33 bytes, None before the first contact) and sessions by device."""
 
     def __init__(self, record: conversation_pb2.ConversationRecord) -> None:
-        self._account = record.user_account_id
         self._identity_key = record.identity_key or None
         self._identity_unconfirmed = record.identity_unconfirmed
         self._devices: dict[int, bytes | SessionRecord] = {
@@ -35,11 +34,6 @@ class Conversation:
             if device.unanswered_since_ms
         }
         self.changed = False
-
-    @property
-    def account(self) -> bytes:
-        """The user's account, 16 bytes; empty in a new conversation."""
-        return self._account
 
     @property
     def identity_key(self) -> bytes | None:

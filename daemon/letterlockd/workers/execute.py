@@ -92,21 +92,19 @@ def _try_step(
 ) -> None:
     try:
         _do_step(conversation, step, task, setting, outcome)
-    except steps.AtDevice as refusal:
-        _fail(outcome, type(refusal.__cause__).__name__, refusal.device)
     except (
         steps.BadBundle,
         steps.IdentityUnconfirmed,
         identity.SafetyNumberMismatch,
         identity.UnknownIdentity,
     ) as refusal:
-        _fail(outcome, type(refusal).__name__)
+        outcome.failure.name = type(refusal).__name__
     except RatchetError as refusal:
-        _fail(outcome, type(refusal).__name__, step.decrypt.device_id)
+        outcome.failure.name = type(refusal).__name__
         if step.HasField("decrypt"):
             complain(conversation, step.decrypt, refusal, setting.now_ms, outcome.failure)
     except (Unreadable, CorruptRecord):
-        _fail(outcome, "CorruptRecord", step.decrypt.device_id)
+        outcome.failure.name = "CorruptRecord"
 
 
 def _do_step(
@@ -173,9 +171,4 @@ def _fail_all(
 ) -> None:
     result.Clear()
     for _ in task.steps:
-        _fail(result.steps.add(), name)
-
-
-def _fail(outcome: jobs_pb2.StepResult, name: str, device: int = 0) -> None:
-    outcome.failure.name = name
-    outcome.failure.device_id = device
+        result.steps.add().failure.name = name

@@ -2,8 +2,7 @@
 
 Each works on an opened `Conversation` and changes it, and its `outcome`, only when it has
 succeeded as a whole; a refusal is raised (`RatchetError` and the errors named here) and has
-changed nothing. Knows no
-sealed record of a conversation, no process, no clock.
+changed nothing. Knows no sealed record of a conversation, no process, no clock.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from tripleratchet import (
     PostQuantumPolicy,
     PreKeyBundle,
     Random,
-    RatchetError,
     SessionNotFound,
     SessionRecord,
     UntrustedIdentity,
@@ -40,7 +38,6 @@ from letterlockd.workers.prekeys import GivenPreKeys, Space
 from letterlockd.workers.sealed import ContentSeal
 
 __all__ = [
-    "AtDevice",
     "BadBundle",
     "IdentityUnconfirmed",
     "Setting",
@@ -57,14 +54,6 @@ class BadBundle(Exception):
 
 class IdentityUnconfirmed(Exception):
     """The business has yet to confirm the user's identity key."""
-
-
-class AtDevice(Exception):
-    """A refusal that concerns one device; the refusal is the cause."""
-
-    def __init__(self, device: int) -> None:
-        super().__init__(device)
-        self.device = device
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -89,8 +78,8 @@ def establish(
     setting: Setting,
     outcome: jobs_pb2.StepResult,
 ) -> None:
-    """Open a session with each bundle's device. Raises `AtDevice`, `BadBundle`, or
-    `UntrustedIdentity` where the known identity key is asked for and it is another one."""
+    """Open a session with each bundle's device. Raises a `RatchetError` (`UntrustedIdentity` where
+    the known identity key is asked for and it is another one), `BadBundle`."""
     if not step.bundles:
         raise BadBundle
     same = conversation.identity_key in (None, step.identity_key)
@@ -100,19 +89,16 @@ def establish(
     for data in step.bundles:
         bundle = _parse_bundle(data, step.identity_key)
         device = bundle.device_id
-        try:
-            former = opened.get(device) or (conversation.sessions(device) if same else None)
-            opened[device] = process_bundle(
-                former,
-                local=setting.local,
-                remote=Address(setting.remote_name, device),
-                bundle=bundle,
-                trusted_identity=step.identity_key,
-                now_ms=setting.now_ms,
-                random=setting.random,
-            )
-        except RatchetError as refusal:
-            raise AtDevice(device) from refusal
+        former = opened.get(device) or (conversation.sessions(device) if same else None)
+        opened[device] = process_bundle(
+            former,
+            local=setting.local,
+            remote=Address(setting.remote_name, device),
+            bundle=bundle,
+            trusted_identity=step.identity_key,
+            now_ms=setting.now_ms,
+            random=setting.random,
+        )
     changed = conversation.accept_identity(step.identity_key, hold=setting.hold_identity_changes)
     if step.complete:
         conversation.forget(set(conversation.devices) - opened.keys())
@@ -128,8 +114,8 @@ def encrypt(
     setting: Setting,
     outcome: jobs_pb2.StepResult,
 ) -> None:
-    """Encrypt for every device, or only one. Raises `SessionNotFound` when there is none to send
-    with, and `IdentityUnconfirmed`."""
+    """Encrypt for every device, or only one. Raises a `RatchetError` (`SessionNotFound` when there
+    is none to send with), `IdentityUnconfirmed`."""
     if (
         conversation.identity_unconfirmed
         and step.confirmed_identity_key != conversation.identity_key
@@ -158,8 +144,6 @@ def encrypt(
             )
         except SessionNotFound:
             continue
-        except RatchetError as refusal:
-            raise AtDevice(device) from refusal
         following.append((device, sessions))
         envelopes.append(_envelope(device, sessions, message))
     if not envelopes:
@@ -185,7 +169,6 @@ def decrypt(
     remote = Address(setting.remote_name, step.device_id)
     retired = _open_retired(conversation, step.device_id, message, remote, pre_keys, setting)
     sessions = conversation.sessions(step.device_id)
-    is_new = sessions is None and retired is None
     try:
         opened = retired or _open(
             sessions, message, remote, conversation.identity_key, pre_keys, setting
@@ -194,7 +177,7 @@ def decrypt(
         if message.type != MessageType.PRE_KEY:
             raise
         # Accept and tell. The old sessions take no part: they are forgotten if this one opens.
-        opened, is_new = _open(None, message, remote, None, pre_keys, setting), True
+        opened = _open(None, message, remote, None, pre_keys, setting)
     if isinstance(opened, list):
         _ask_for(opened, outcome.pre_keys_needed)
         return
@@ -210,8 +193,6 @@ def decrypt(
     told = _tell(opened.plaintext, step.content_context, setting, outcome)
     if changed:
         told.identity_changed = True
-    if is_new:
-        told.new_device = True
     if conversation.identity_unconfirmed:
         told.identity_unconfirmed = True
     if opened.used is not None:

@@ -814,7 +814,6 @@ class Decrypted(_message.Message):
     USED_PRE_KEYS_FIELD_NUMBER: _builtins.int
     LAST_RESORT_USE_FIELD_NUMBER: _builtins.int
     IDENTITY_CHANGED_FIELD_NUMBER: _builtins.int
-    NEW_DEVICE_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     SENT_MS_FIELD_NUMBER: _builtins.int
     TYPING_STARTED_FIELD_NUMBER: _builtins.int
@@ -829,8 +828,6 @@ class Decrypted(_message.Message):
     """
     identity_changed: _builtins.bool
     """The identity key differs from the one that this conversation had before."""
-    new_device: _builtins.bool
-    """The device was not known before."""
     kind: Global___PayloadKind.ValueType
     """What it is."""
     sent_ms: _builtins.int
@@ -856,7 +853,6 @@ class Decrypted(_message.Message):
         used_pre_keys: _abc.Iterable[Global___SealedPreKey] | None = ...,
         last_resort_use: _builtins.bytes = ...,
         identity_changed: _builtins.bool = ...,
-        new_device: _builtins.bool = ...,
         kind: Global___PayloadKind.ValueType = ...,
         sent_ms: _builtins.int = ...,
         typing_started: _builtins.bool = ...,
@@ -864,7 +860,7 @@ class Decrypted(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_changed", b"identity_changed", "identity_unconfirmed", b"identity_unconfirmed", "kind", b"kind", "last_resort_use", b"last_resort_use", "message_id", b"message_id", "new_device", b"new_device", "read_message_ids", b"read_message_ids", "sealed_payload", b"sealed_payload", "sent_ms", b"sent_ms", "typing_started", b"typing_started", "used_pre_keys", b"used_pre_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_changed", b"identity_changed", "identity_unconfirmed", b"identity_unconfirmed", "kind", b"kind", "last_resort_use", b"last_resort_use", "message_id", b"message_id", "read_message_ids", b"read_message_ids", "sealed_payload", b"sealed_payload", "sent_ms", b"sent_ms", "typing_started", b"typing_started", "used_pre_keys", b"used_pre_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -928,7 +924,6 @@ class StepFailure(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
-    DEVICE_ID_FIELD_NUMBER: _builtins.int
     OPENED_FIELD_NUMBER: _builtins.int
     DECRYPTION_ERROR_FIELD_NUMBER: _builtins.int
     ARCHIVED_FIELD_NUMBER: _builtins.int
@@ -945,8 +940,6 @@ class StepFailure(_message.Message):
     "InternalError": a bug; the log knows the place;
     "WorkerLost": this conversation ended the worker each time it was tried.
     """
-    device_id: _builtins.int
-    """The device at fault, where there is one."""
     decryption_error: _builtins.bytes
     """Set when a decrypt step failed for a reason that sending again may mend: a DecryptionErrorMessage
     for the device, serialised.
@@ -963,14 +956,13 @@ class StepFailure(_message.Message):
         self,
         *,
         name: _builtins.str = ...,
-        device_id: _builtins.int = ...,
         opened: Global___Decrypted | None = ...,
         decryption_error: _builtins.bytes = ...,
         archived: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["opened", b"opened"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived", b"archived", "decryption_error", b"decryption_error", "device_id", b"device_id", "name", b"name", "opened", b"opened"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived", b"archived", "decryption_error", b"decryption_error", "name", b"name", "opened", b"opened"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
