@@ -99,7 +99,6 @@ class Draft:
         self.user = user
         self.now_ms = now_ms
         self.advances: list[Advance] = []
-        self.pre_keys_used = 0
         self._version = version
         self._operations: list[Put | Delete | Check] = []
         self._events: dict[int, list[StoredEvent]] = {}

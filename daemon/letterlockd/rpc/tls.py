@@ -59,7 +59,6 @@ class ServerIdentity:
 
     chain: bytes
     private_key: bytes = field(repr=False)
-    not_after: dt.datetime
     ca_path: Path | None
 
 
@@ -72,7 +71,7 @@ def own_identity(certificate: Path, key: Path, now: dt.datetime) -> ServerIdenti
         raise TlsFault(f"{key} is not the key of the certificate {certificate}")
     if leaf.not_valid_after_utc <= now:
         raise TlsFault(f"{certificate} expired on {leaf.not_valid_after_utc:%Y-%m-%d}")
-    return ServerIdentity(chain, key_pem, leaf.not_valid_after_utc, None)
+    return ServerIdentity(chain, key_pem, None)
 
 
 def local_identity(folder: Path, names: Sequence[str], now: dt.datetime) -> ServerIdentity:
@@ -87,8 +86,7 @@ def local_identity(folder: Path, names: Sequence[str], now: dt.datetime) -> Serv
         if not _leaf_serves(folder, ca, wanted, now):
             _issue_leaf(folder, ca, wanted, now)
         chain, key = _read(folder / "server.crt"), _read(folder / "server.key")
-    leaf = _parse_certificate(folder / "server.crt", chain)
-    return ServerIdentity(chain, key, leaf.not_valid_after_utc, folder / "ca.crt")
+    return ServerIdentity(chain, key, folder / "ca.crt")
 
 
 @contextmanager

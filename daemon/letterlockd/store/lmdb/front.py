@@ -50,6 +50,9 @@ from letterlockd.store.port import (
 __all__ = ["LmdbStore", "Migration"]
 
 _MIN_MAP_BYTES = 1024 * 1024
+_READY_SECONDS = 120.0
+"""A store that has to migrate takes its time."""
+
 _PROOF = "proof"
 """A sequence whose numbers nobody uses."""
 
@@ -95,7 +98,6 @@ class LmdbStore:
         map_size: int = 64 * 1024 * 1024,
         max_size_bytes: int | None = None,
         lock_wait_seconds: float = 5.0,
-        ready_seconds: float = 120.0,
     ) -> Self:
         """Lock, create or migrate, and open the store in `folder`.
 
@@ -120,7 +122,7 @@ class LmdbStore:
         )
         lock = await claim(folder, wait_seconds=lock_wait_seconds)
         try:
-            link = await CommitterLink.launch(start, lock=lock, timeout_seconds=ready_seconds)
+            link = await CommitterLink.launch(start, lock=lock, timeout_seconds=_READY_SECONDS)
         except BaseException:
             os.close(lock)
             raise
