@@ -131,7 +131,10 @@ TICK_MS = 100
 all of them more often."""
 
 MAX_PAGE, DEFAULT_PAGE = 1_000, 100
-"""Dead letters in one answer."""
+"""Things listed in one answer: businesses, audit entries, dead letters."""
+
+LAST_SECOND = 253_402_300_799
+"""The end of the year 9999, where google.protobuf.Timestamp ends."""
 
 MAX_REPLAY_BYTES, MAX_REPLAY_PAGES = 1024 * 1024, 16
 """What one call of ReplayEvents puts back, and how many pages it looks through for that: one commit

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf import duration_pb2, timestamp_pb2
 from letterlock.v1 import businesses_pb2, businesses_pb2_grpc
 
-from letterlockd.errors import BrokenInvariant, InvalidField
+from letterlockd.errors import InvalidField
 from letterlockd.registry.businesses import (
     DEFAULT_RETENTION_MS,
     Business,
@@ -19,15 +19,12 @@ from letterlockd.registry.businesses import (
     parse_business_id,
 )
 from letterlockd.registry.enrolment import NumberRegistrar
-from letterlockd.registry.principals import Principal
 from letterlockd.registry.removal import NumberRemover
 from letterlockd.registry.room import Registry
-from letterlockd.rpc.caller import current_caller
+from letterlockd.rpc.business_caller import calling_principal
+from letterlockd.rpc.validate import check_page_size, milliseconds_of
 
 __all__ = ["BusinessesServicer"]
-
-DEFAULT_PAGE = 100
-MAX_PAGE = 1_000
 
 _HOLDS = {
     businesses_pb2.IDENTITY_POLICY_UNSPECIFIED: None,
@@ -56,7 +53,7 @@ class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
         if request.HasField("retention"):
             retention = _milliseconds(request.retention)
         made = await self._registry.create_business(
-            _principal(),
+            calling_principal(),
             request.display_name,
             retention,
             hold_identity_changes=bool(_holds(request.identity_policy)),
@@ -70,7 +67,7 @@ class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
         if request.HasField("retention"):
             retention_ms = _milliseconds(request.retention)
         changed = await self._registry.update_business(
-            _principal(),
+            calling_principal(),
             parse_business_id(request.business_id),
             self._registrar,
             display_name=request.display_name if request.HasField("display_name") else None,
@@ -83,17 +80,15 @@ class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
         self, request: businesses_pb2.GetBusinessRequest, context: _Context
     ) -> businesses_pb2.Business:
         business = parse_business_id(request.business_id)
-        return _business(await self._registry.business(_principal(), business))
+        return _business(await self._registry.business(calling_principal(), business))
 
     async def ListBusinesses(  # noqa: N802, D102
         self, request: businesses_pb2.ListBusinessesRequest, context: _Context
     ) -> businesses_pb2.ListBusinessesResponse:
-        if request.page_size > MAX_PAGE:
-            raise InvalidField("page_size", f"1 to {MAX_PAGE}")
         page, rest = await self._registry.list_businesses(
-            _principal(),
+            calling_principal(),
             after=_page_start(request.page_token),
-            limit=request.page_size or DEFAULT_PAGE,
+            limit=check_page_size(request.page_size),
         )
         return businesses_pb2.ListBusinessesResponse(
             businesses=[_business(business) for business in page], next_page_token=rest.hex()
@@ -105,7 +100,7 @@ class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
         business = parse_business_id(request.business_id)
         return _business(
             await self._registry.add_number(
-                _principal(), business, request.phone_number, self._registrar
+                calling_principal(), business, request.phone_number, self._registrar
             )
         )
 
@@ -115,7 +110,7 @@ class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
         business = parse_business_id(request.business_id)
         return _business(
             await self._registry.remove_number(
-                _principal(), business, request.phone_number, self._remover
+                calling_principal(), business, request.phone_number, self._remover
             )
         )
 
@@ -123,18 +118,16 @@ class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
         self, request: businesses_pb2.DeleteBusinessRequest, context: _Context
     ) -> businesses_pb2.DeleteBusinessResponse:
         business = parse_business_id(request.business_id)
-        await self._registry.delete_business(_principal(), business, self._remover)
+        await self._registry.delete_business(calling_principal(), business, self._remover)
         return businesses_pb2.DeleteBusinessResponse()
 
     async def ListAudit(  # noqa: N802, D102
         self, request: businesses_pb2.ListAuditRequest, context: _Context
     ) -> businesses_pb2.ListAuditResponse:
-        if request.page_size > MAX_PAGE:
-            raise InvalidField("page_size", f"1 to {MAX_PAGE}")
         page, rest = await self._registry.list_audit(
-            _principal(),
+            calling_principal(),
             after=_page_start(request.page_token),
-            limit=request.page_size or DEFAULT_PAGE,
+            limit=check_page_size(request.page_size),
         )
         entries = [
             businesses_pb2.AuditEntry(
@@ -152,14 +145,16 @@ class BusinessesServicer(businesses_pb2_grpc.BusinessesServicer):
         self, request: businesses_pb2.IssueTokenRequest, context: _Context
     ) -> businesses_pb2.IssueTokenResponse:
         business = parse_business_id(request.business_id)
-        token, token_id = await self._registry.issue_token(_principal(), business, request.label)
+        token, token_id = await self._registry.issue_token(
+            calling_principal(), business, request.label
+        )
         return businesses_pb2.IssueTokenResponse(token=token, token_id=token_id)
 
     async def RevokeToken(  # noqa: N802, D102
         self, request: businesses_pb2.RevokeTokenRequest, context: _Context
     ) -> businesses_pb2.RevokeTokenResponse:
         business = parse_business_id(request.business_id)
-        await self._registry.revoke_token(_principal(), business, request.token_id)
+        await self._registry.revoke_token(calling_principal(), business, request.token_id)
         return businesses_pb2.RevokeTokenResponse()
 
 
@@ -168,13 +163,6 @@ def _holds(policy: businesses_pb2.IdentityPolicy.ValueType) -> bool | None:
     if policy not in _HOLDS:
         raise InvalidField("identity_policy", "ACCEPT_AND_TELL or HOLD_UNTIL_CONFIRMED")
     return _HOLDS[policy]
-
-
-def _principal() -> Principal:
-    caller = current_caller()
-    if not isinstance(caller, Principal):
-        raise BrokenInvariant("the gateway's callers are principals")
-    return caller
 
 
 def _page_start(page_token: str) -> bytes:
@@ -187,7 +175,7 @@ def _page_start(page_token: str) -> bytes:
 
 
 def _milliseconds(duration: duration_pb2.Duration) -> int:
-    return duration.seconds * 1000 + duration.nanos // 1_000_000
+    return milliseconds_of(duration) or 0  # a malformed one is refused as one that is too short
 
 
 def _timestamp(milliseconds: int) -> timestamp_pb2.Timestamp:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from letterlock.v1 import identities_pb2, identities_pb2_grpc
 
-from letterlockd.errors import BrokenInvariant, InvalidField
+from letterlockd.errors import InvalidField
 from letterlockd.gateway.user_identities import UserIdentities
 from letterlockd.limits import MAX_SCANNED_BYTES, SAFETY_NUMBER_DIGITS
 from letterlockd.model.ids import Pseudonym
 from letterlockd.model.phone import check_e164
 from letterlockd.model.sender import Sender
 from letterlockd.records.v1 import jobs_pb2 as jobs
-from letterlockd.registry.principals import Principal
-from letterlockd.rpc.caller import current_caller
-from letterlockd.rpc.messaging import Senders
+from letterlockd.rpc.business_caller import Senders, calling_sender
 from letterlockd.rpc.validate import check_user_id
 
 __all__ = ["IdentitiesServicer"]
@@ -33,7 +31,7 @@ class IdentitiesServicer(identities_pb2_grpc.IdentitiesServicer):
         self, request: identities_pb2.GetSafetyNumberRequest, _: object
     ) -> identities_pb2.SafetyNumber:
         """See the contract."""
-        sender = await self._sender(request.business_number)
+        sender = await calling_sender(self._senders, request.business_number)
         user = await self._user(sender, request)
         found = await self._identities.safety_number(sender, user)
         return identities_pb2.SafetyNumber(
@@ -47,17 +45,11 @@ class IdentitiesServicer(identities_pb2_grpc.IdentitiesServicer):
         self, request: identities_pb2.ConfirmIdentityRequest, _: object
     ) -> identities_pb2.ConfirmIdentityResponse:
         """See the contract. A deadline that passes ends the wait; the same call again goes on."""
-        sender = await self._sender(request.business_number)
+        sender = await calling_sender(self._senders, request.business_number)
         checked = _checked(request)
         user = await self._user(sender, request)
         released = await self._identities.confirm(sender, user, checked)
         return identities_pb2.ConfirmIdentityResponse(user_id=user.hex(), released=released)
-
-    async def _sender(self, business_number: str) -> Sender:
-        caller = current_caller()
-        if not isinstance(caller, Principal):
-            raise BrokenInvariant("the caller of Identities is no principal")
-        return await self._senders.sender(caller, business_number)
 
     async def _user(
         self,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 from letterlock.v1 import errors_pb2, messaging_pb2, messaging_pb2_grpc
@@ -23,13 +23,12 @@ from letterlockd.gateway.reception import Receptions
 from letterlockd.limits import DRAIN_RETRY_MS, DRAIN_SHARE, REPLACE_WAIT_S
 from letterlockd.model.ids import AccountId
 from letterlockd.model.sender import Sender
-from letterlockd.registry.principals import Principal
-from letterlockd.rpc.caller import current_caller
+from letterlockd.rpc.business_caller import Senders, calling_sender
 from letterlockd.rpc.receive_call import ReceiveCall
 from letterlockd.rpc.send_call import Outbound, SendCall
 from letterlockd.rpc.validate import check_idempotency_key, check_message, check_message_id
 
-__all__ = ["MessageRefused", "Messaging", "Senders", "add_messaging_servicer"]
+__all__ = ["MessageRefused", "Messaging", "add_messaging_servicer"]
 
 _SendContext: TypeAlias = "grpc.aio.ServicerContext[messaging_pb2.SendRequest, bytes]"
 _ReceiveContext: TypeAlias = (
@@ -37,19 +36,6 @@ _ReceiveContext: TypeAlias = (
 )
 _REASON_PREFIX = "ERROR_REASON_"
 _SERVICE = "letterlock.v1.Messaging"
-
-
-class Senders(Protocol):
-    """The registry, as far as it is needed here."""
-
-    async def sender(self, principal: Principal, business_number: str) -> Sender:
-        """The number, if the caller may act for it; raises `InvalidField` or
-        `Forbidden`."""
-        ...
-
-    def watch_number(self, account: AccountId, removed: Callable[[], None]) -> Callable[[], None]:
-        """Call `removed` once when the number is taken away. Returns what ends the watch."""
-        ...
 
 
 class MessageRefused(CallerError):
@@ -115,7 +101,7 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
         """See the contract. A deadline that passes ends the wait, not the message: the same key
         again gives its outcome."""
         self._check_serving()
-        sender = await self._sender(request.business_number)
+        sender = await calling_sender(self._senders, request.business_number)
         check_message(request.message, sender.retention_ms)
         answered: asyncio.Future[messaging_pb2.SendResult] = (
             asyncio.get_running_loop().create_future()
@@ -136,7 +122,7 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
     ) -> messaging_pb2.Message:
         """See the contract."""
         self._check_serving()
-        sender = await self._sender(request.business_number)
+        sender = await calling_sender(self._senders, request.business_number)
         key = request.WhichOneof("key")
         if key == "message_id":
             message_id = check_message_id(request.message_id)
@@ -145,12 +131,6 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
             name = check_idempotency_key(request.idempotency_key)
             return await self._outbound.message(sender, message_id=None, idempotency_key=name)
         raise InvalidField("key", "message_id or idempotency_key is required")
-
-    async def _sender(self, business_number: str) -> Sender:
-        caller = current_caller()
-        if not isinstance(caller, Principal):
-            raise BrokenInvariant("the caller of Messaging is no principal")
-        return await self._senders.sender(caller, business_number)
 
     @contextmanager
     def _while_ours(self) -> Iterator[Callable[[str], Awaitable[Sender]]]:
@@ -169,7 +149,7 @@ class Messaging(messaging_pb2_grpc.MessagingServicer):
 
         async def sender_of(business_number: str) -> Sender:
             nonlocal unwatch
-            sender = await self._sender(business_number)
+            sender = await calling_sender(self._senders, business_number)
             unwatch()
             unwatch = self._senders.watch_number(sender.account_id, cut)
             return sender

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from letterlock.v1 import messaging_pb2, receiving_pb2, receiving_pb2_grpc
 
-from letterlockd.errors import BrokenInvariant, InvalidField, NotFound
+from letterlockd.errors import InvalidField, NotFound
 from letterlockd.gateway.dead_letters import DeadLetter
 from letterlockd.gateway.handover import Handover
 from letterlockd.gateway.inbox import item_of
@@ -21,24 +21,19 @@ from letterlockd.gateway.inbox_rows import parse_event_id
 from letterlockd.gateway.reception import Policy, Receptions
 from letterlockd.limits import (
     DEFAULT_ATTEMPTS,
-    DEFAULT_PAGE,
+    LAST_SECOND,
     MAX_ATTEMPTS,
     MAX_KEEP_ACKNOWLEDGED_MS,
     MAX_PAGE,
 )
 from letterlockd.model.ids import AccountId
-from letterlockd.registry.principals import Principal
-from letterlockd.rpc.caller import current_caller
-from letterlockd.rpc.messaging import Senders
-from letterlockd.rpc.validate import milliseconds_of
+from letterlockd.rpc.business_caller import Senders, calling_sender
+from letterlockd.rpc.validate import check_page_size, milliseconds_of
 from letterlockd.streams.held import Place
 
 __all__ = ["ReceivingServicer"]
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
-_LAST_SECOND = 253_402_300_799
-"""The end of year 9999, as for google.protobuf.Timestamp."""
 
 
 class ReceivingServicer(receiving_pb2_grpc.ReceivingServicer):
@@ -52,11 +47,10 @@ class ReceivingServicer(receiving_pb2_grpc.ReceivingServicer):
     async def ListDeadLetters(  # noqa: N802, D102 - see the .proto file, here and below
         self, request: receiving_pb2.ListDeadLettersRequest, _: _Context
     ) -> receiving_pb2.ListDeadLettersResponse:
-        if request.page_size > MAX_PAGE:
-            raise InvalidField("page_size", f"must be 1 to {MAX_PAGE}")
+        limit = check_page_size(request.page_size)
         account = await self._account(request.business_number)
         letters, rest = await self._receptions.dead_letters.list(
-            account, after=request.page_token, limit=request.page_size or DEFAULT_PAGE
+            account, after=request.page_token, limit=limit
         )
         answer = receiving_pb2.ListDeadLettersResponse(next_page_token=rest)
         for letter in letters:
@@ -113,10 +107,7 @@ class ReceivingServicer(receiving_pb2_grpc.ReceivingServicer):
         return _policy(policy)
 
     async def _account(self, business_number: str) -> AccountId:
-        caller = current_caller()
-        if not isinstance(caller, Principal):
-            raise BrokenInvariant("the caller of Receiving is no principal")
-        return (await self._senders.sender(caller, business_number)).account_id
+        return (await calling_sender(self._senders, business_number)).account_id
 
     async def _opened(self, account: AccountId, letter: DeadLetter) -> messaging_pb2.Event:
         stored = letter.record.event
@@ -154,7 +145,7 @@ def _check_start(request: receiving_pb2.ReplayEventsRequest) -> tuple[int, int]:
 
 
 def _check_time(time: Timestamp) -> int:
-    if not (0 <= time.seconds <= _LAST_SECOND and 0 <= time.nanos < 1_000_000_000):
+    if not (0 <= time.seconds <= LAST_SECOND and 0 <= time.nanos < 1_000_000_000):
         raise InvalidField("from_time", "must be a time from 1970 to 9999")
     return time.seconds * 1_000 + time.nanos // 1_000_000
 

@@ -19,6 +19,7 @@ from letterlock.v1 import errors_pb2, messaging_pb2
 from letterlockd.errors import InvalidField
 from letterlockd.limits import (
     DEFAULT_LEASE_MS,
+    DEFAULT_PAGE,
     DEFAULT_WINDOW,
     MAX_ACK_IDS,
     MAX_BATCH_BYTES,
@@ -30,6 +31,7 @@ from letterlockd.limits import (
     MAX_KEY_ECHO_CHARS,
     MAX_LEASE_MS,
     MAX_NACK_DELAY_MS,
+    MAX_PAGE,
     MAX_RECEIPT_IDS,
     MAX_TEXT_BYTES,
     MAX_WINDOW,
@@ -50,6 +52,7 @@ __all__ = [
     "check_message",
     "check_message_id",
     "check_nack_delay",
+    "check_page_size",
     "check_receive_open",
     "check_user_id",
     "milliseconds_of",
@@ -158,6 +161,13 @@ def check_extension(extensions: messaging_pb2.ReceiveExtensions) -> int:
     if not extensions.HasField("lease"):
         return 0
     return _check_lease(extensions.lease, "extensions.lease")
+
+
+def check_page_size(size: int) -> int:
+    """How many things to list in one answer, by default 100; raises `InvalidField`."""
+    if size > MAX_PAGE:
+        raise InvalidField("page_size", f"must be 1 to {MAX_PAGE}")
+    return size or DEFAULT_PAGE
 
 
 def milliseconds_of(duration: duration_pb2.Duration) -> int | None:

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from letterlock.content.v1 import content_pb2
 
 from letterlockd.limits import (
+    LAST_SECOND,
     MAX_EMOJI_BYTES,
     MAX_RECEIPT_IDS,
     MAX_TEXT_BYTES,
@@ -18,8 +19,6 @@ from letterlockd.limits import (
 from letterlockd.records.v1 import jobs_pb2
 
 __all__ = ["BadPayload", "read_payload"]
-
-_MAX_SECONDS = 253_402_300_799  # the last second of the year 9999, where Timestamp ends
 
 
 class BadPayload(Exception):
@@ -65,7 +64,7 @@ def _read_content(content: content_pb2.Content, told: jobs_pb2.Decrypted) -> Non
 
 def _sent_ms(payload: content_pb2.Payload) -> int:
     time = payload.sent_time
-    _require(0 <= time.seconds <= _MAX_SECONDS and 0 <= time.nanos < 1_000_000_000)
+    _require(0 <= time.seconds <= LAST_SECOND and 0 <= time.nanos < 1_000_000_000)
     return time.seconds * 1_000 + time.nanos // 1_000_000
 
 

@@ -138,6 +138,11 @@ async def test_pages_follow_their_token(world: World) -> None:
         ),
         (
             "CreateBusiness",
+            pb.CreateBusinessRequest(display_name="x", retention=duration(300, 2_000_000_000)),
+            "retention",
+        ),
+        (
+            "CreateBusiness",
             pb.CreateBusinessRequest(display_name="x", identity_policy=3),
             "identity_policy",
         ),
