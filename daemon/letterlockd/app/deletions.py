@@ -13,8 +13,6 @@ from letterlockd.store.lmdb.reader import Reader
 
 __all__ = ["DeletedHour", "deleted_hours"]
 
-_STEP = 500
-
 
 @dataclass(frozen=True, slots=True)
 class DeletedHour:
@@ -43,12 +41,10 @@ def deleted_hours(data: Path) -> list[DeletedHour]:
     found: list[DeletedHour] = []
     for name in existing(data):
         reader = Reader(data / name, [DELETIONS])
-        after, at_end = b"", False
         try:
-            while not at_end:
-                rows, at_end = reader.scan(DELETIONS.number, b"", after, _STEP)
-                found += [_hour(name, key, record.value) for key, record in rows]
-                after = rows[-1][0] if rows else after
+            found += [
+                _hour(name, key, record.value) for key, record in reader.records(DELETIONS.number)
+            ]
         finally:
             reader.close()
     return found

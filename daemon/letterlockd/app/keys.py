@@ -9,7 +9,6 @@ Both ways are the same code (`sealing.rotation`), and either finishes what the o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -32,7 +31,6 @@ from letterlockd.store.lmdb.reader import Reader
 __all__ = ["KeyStatus", "StoreStatus", "rotate", "status"]
 
 _LOOK_SECONDS = 0.2
-_STEP = 1_000
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
@@ -180,7 +178,8 @@ def _store_status(folder: Path, name: str) -> StoreStatus:
     reader = Reader(folder, keyring.TABLES)
     try:
         check, _ = reader.scan(keyring.MASTER_CHECK.number, b"", b"", 1)
-        days = [ends_ms // DAY_MS - 1 for ends_ms in _ends_of_days(reader)]
+        day_keys = reader.records(keyring.DAY_KEYS.number)
+        days = [record.expires_at_ms // DAY_MS - 1 for _, record in day_keys]
         return StoreStatus(
             name=name,
             bound_to=master_key_id(check[0][1].value) if check else "",
@@ -191,15 +190,6 @@ def _store_status(folder: Path, name: str) -> StoreStatus:
         )
     finally:
         reader.close()
-
-
-def _ends_of_days(reader: Reader) -> Iterator[int]:
-    """Expiry times of all day keys, in milliseconds."""
-    after, at_end = b"", False
-    while not at_end:
-        records, at_end = reader.scan(keyring.DAY_KEYS.number, b"", after, _STEP)
-        yield from (record.expires_at_ms for _, record in records)
-        after = records[-1][0] if records else after
 
 
 def _date(day: int | None) -> str:

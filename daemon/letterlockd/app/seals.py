@@ -44,7 +44,6 @@ from letterlockd.workers.sealed import (
 
 __all__ = ["BrokenSeal", "broken_seals"]
 
-_STEP = 500
 _NUMBER_CONTEXT = b"number"
 
 _Open = Callable[[bytes, Record], Awaitable[None]]
@@ -111,16 +110,14 @@ async def broken_seals(
     openers = _Openers(reader, keyring).by_table()
     broken: list[BrokenSeal] = []
     for table in tables:
-        opener = openers.get(table)
-        after, at_end = b"", opener is None
-        while opener is not None and not at_end and len(broken) < limit:
-            rows, at_end = reader.scan(table.number, b"", after, _STEP)
-            for key, record in rows:
-                after = key
-                what = await _what_is_wrong(opener, key, record, clock.now_ms())
-                if what:
-                    broken.append(BrokenSeal(table.name, key, what))
-    return broken[:limit]
+        if (opener := openers.get(table)) is None:
+            continue
+        for key, record in reader.records(table.number):
+            if what := await _what_is_wrong(opener, key, record, clock.now_ms()):
+                broken.append(BrokenSeal(table.name, key, what))
+            if len(broken) == limit:
+                return broken
+    return broken
 
 
 async def _what_is_wrong(opener: _Open, key: bytes, record: Record, now_ms: int) -> str:

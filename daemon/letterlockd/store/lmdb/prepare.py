@@ -21,6 +21,7 @@ from letterlockd.store.lmdb.engine import Engine, grow
 from letterlockd.store.lmdb.schema import (
     EXPIRY_DB,
     KIND_KEY,
+    MAX_DATABASES,
     META_DB,
     NUMBER,
     SCHEMA_KEY,
@@ -32,8 +33,6 @@ from letterlockd.store.lmdb.transaction import Databases, Transaction
 from letterlockd.store.lmdb.wire import Start
 
 __all__ = ["open_engine"]
-
-_MAX_DATABASES = 257  # meta, expiry and table numbers 1 to 255
 
 
 def open_engine(start: Start) -> Engine:
@@ -60,7 +59,7 @@ def _open_environment(start: Start) -> lmdb.Environment:
         return lmdb.open(
             start.folder,
             map_size=start.map_size if limit is None else min(start.map_size, limit),
-            max_dbs=_MAX_DATABASES,
+            max_dbs=MAX_DATABASES,
             mode=0o600,
             readahead=False,
         )

@@ -19,6 +19,8 @@ from letterlockd.store.port import Record, StoreUnavailable, Table
 
 __all__ = ["Reader"]
 
+_STEP = 1_000
+
 _SCAN_BYTES = 1024 * 1024
 """A scan step ends after this much, so that large values do not hold up the event loop."""
 
@@ -60,6 +62,14 @@ class Reader:
                 found.append((key, _present(stored)))
                 taken += len(stored)
         return found, True
+
+    def records(self, number: int) -> Iterator[tuple[bytes, Record]]:
+        """Every record of the table, in the order of its keys; a snapshot for each step of it."""
+        after, at_end = b"", False
+        while not at_end:
+            found, at_end = self.scan(number, b"", after, _STEP)
+            yield from found
+            after = found[-1][0] if found else after
 
     def due(
         self, number: int, now_ms: int, after: bytes, limit: int

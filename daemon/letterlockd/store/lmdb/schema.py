@@ -27,6 +27,7 @@ __all__ = [
     "EXPIRY_DB",
     "HEADER",
     "KIND_KEY",
+    "MAX_DATABASES",
     "META_DB",
     "NUMBER",
     "SCHEMA_KEY",
@@ -40,6 +41,9 @@ __all__ = [
 
 META_DB = b"meta"
 EXPIRY_DB = b"expiry"
+
+MAX_DATABASES = 257
+"""Those two, and table numbers 1 to 255."""
 
 KIND_KEY = b"kind"
 SCHEMA_KEY = b"schema"

@@ -17,6 +17,7 @@ from letterlockd.errors import EnvironmentFault
 from letterlockd.store.lmdb.schema import (
     HEADER,
     KIND_KEY,
+    MAX_DATABASES,
     META_DB,
     NUMBER,
     SCHEMA_KEY,
@@ -24,9 +25,7 @@ from letterlockd.store.lmdb.schema import (
     table_db,
 )
 
-__all__ = ["Snapshot"]
-
-_MAX_DATABASES = 257
+__all__ = ["Snapshot", "open_whole"]
 
 
 class Snapshot:
@@ -38,14 +37,7 @@ class Snapshot:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        try:
-            self._env = lmdb.open(
-                str(folder), readonly=True, create=False, max_dbs=_MAX_DATABASES, readahead=True
-            )
-        except lmdb.Error as error:
-            raise EnvironmentFault(
-                f"no store in {folder} ({error})", reason="DATA_FOLDER_FOREIGN"
-            ) from error
+        self._env = open_whole(folder)
         try:
             self._txn = self._env.begin()
             self._meta = self._env.open_db(META_DB, txn=self._txn, create=False)
@@ -116,6 +108,19 @@ class Snapshot:
                 f"the store in {self._folder} was not finished", reason="DATA_FOLDER_FOREIGN"
             )
         return bytes(found)
+
+
+def open_whole(folder: Path) -> lmdb.Environment:
+    """The environment of the store in `folder`, to be read from one end to the other. Raises
+    `EnvironmentFault` (DATA_FOLDER_FOREIGN)."""
+    try:
+        return lmdb.open(
+            str(folder), readonly=True, create=False, max_dbs=MAX_DATABASES, readahead=True
+        )
+    except lmdb.Error as error:
+        raise EnvironmentFault(
+            f"no store in {folder} ({error})", reason="DATA_FOLDER_FOREIGN"
+        ) from error
 
 
 def _damaged(folder: Path, error: lmdb.Error) -> EnvironmentFault:

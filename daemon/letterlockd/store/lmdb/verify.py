@@ -29,10 +29,10 @@ from letterlockd.store.lmdb.schema import (
     table_db,
     table_key,
 )
+from letterlockd.store.lmdb.snapshot import open_whole
 
 __all__ = ["Difference", "Report", "verify"]
 
-_MAX_DATABASES = 257
 _SEQUENCE = sequence_key("")
 
 
@@ -67,15 +67,7 @@ def verify(folder: Path, *, limit: int = 100) -> Report:
     daemon grows meanwhile. Raises `EnvironmentFault`: DATA_FOLDER_FOREIGN when no store is there,
     STORAGE_DAMAGED when the walk cannot go on.
     """
-    try:
-        env = lmdb.open(
-            str(folder), readonly=True, create=False, max_dbs=_MAX_DATABASES, readahead=True
-        )
-    except lmdb.Error as error:
-        raise EnvironmentFault(
-            f"no store in {folder} ({error})", reason="DATA_FOLDER_FOREIGN"
-        ) from error
-    with env, env.begin() as txn:
+    with open_whole(folder) as env, env.begin() as txn:
         try:
             walk = _Walk(env, txn, limit)
             walk.tables()
