@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import json
 import os
+import secrets
 import signal
 import sys
 from collections import deque
@@ -17,8 +18,8 @@ from letterlock.business.client import BusinessClient
 from letterlock.business.events import Event, status_name
 from letterlock.cli.device import find_code, is_message, recipient
 from letterlock.cli.explain import explain
-from letterlock.cli.output import cell, error_line, event_row, exit_code, moment
-from letterlock.cli.settings import Settings, profile_path, read_profile, save_tokens
+from letterlock.cli.output import Output, cell, error_line, event_row, exit_code, moment, table
+from letterlock.cli.settings import Settings, profile_path, read_profile, save_number, save_token
 from letterlock.cli.watch import watch_row
 from letterlock.content.v1 import content_pb2
 from letterlock.device.device import Device
@@ -106,12 +107,15 @@ def test_tokens_are_kept_in_the_profile_and_found_there(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     profile_path().parent.mkdir()
     profile_path().write_text('gateway = "example:1"\nca = "/a \\"quoted\\" path"\n')
-    save_tokens({NUMBER: 'to"ken'})
-    save_tokens({USER: "other"})
+    save_token("a" * 32, [NUMBER], 'to"ken')
+    save_token("b" * 32, [USER], "other")
     assert profile_path().stat().st_mode & 0o777 == 0o600
     settings = Settings(profile=read_profile())
     assert settings.business_token(NUMBER) == 'to"ken'
     assert settings.business_token(USER) == "other"
+    assert save_number("c" * 32, "+4911111") is None
+    save_number("a" * 32, "+4922222")
+    assert Settings(profile=read_profile()).business_token("+4922222") == 'to"ken'
     assert settings.gateway == "example:1"
     assert settings.ca == '/a "quoted" path'
     assert Settings(given_gateway="given:2", profile=read_profile()).gateway == "given:2"
@@ -230,6 +234,9 @@ async def test_an_empty_key_is_refused(tmp_path: Path) -> None:
             "the certificate of host:1 is not vouched for by ca.crt (--ca)",
         ),
         ("failed to connect: WRONG_VERSION_NUMBER", "no TLS at host:1 (--gateway)"),
+        ("failed to connect: Failed parsing HTTP/2", "host:1 does not speak gRPC"),
+        ("failed to connect: Handshake read failed (Socket closed)", "in the TLS handshake"),
+        ("Socket closed", "UNAVAILABLE: Socket closed"),
         ("Hostname Verification Check failed", "the certificate is not made out to host:1"),
         ("the stream was cut off", "the stream was cut off"),
     ],
@@ -267,6 +274,29 @@ async def test_an_untrusted_certificate_is_one_line(tmp_path: Path) -> None:
     assert (code, err) == (7, f"letterlock: UNAVAILABLE: {told}\n")
 
 
+async def test_tls_on_one_side_only_is_told_as_such(tmp_path: Path) -> None:
+    made, key = certificate()
+    (tmp_path / "ca.crt").write_bytes(made)
+    server = grpc.aio.server()
+    sealed = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, made)]))
+    plain = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    asking = ("--token", TOKEN, "status", "--from", NUMBER, "--key", "k")
+    sealed_at, plain_at = f"127.0.0.1:{sealed}", f"127.0.0.1:{plain}"
+    ended = await asyncio.gather(
+        letterlock(tmp_path, sealed_at, *asking),
+        letterlock(tmp_path, plain_at, "--ca", "ca.crt", *asking, insecure=False),
+    )
+    await server.stop(None)
+    assert [(code, err) for code, _, err in ended] == [
+        (7, f"letterlock: UNAVAILABLE: {told}\n")
+        for told in (
+            f"{sealed_at} hangs up on plaintext: it expects TLS, without --insecure (--gateway)",
+            f"no TLS at {plain_at} (--gateway)",
+        )
+    ]
+
+
 async def test_malformed_numbers_are_refused_here(tmp_path: Path) -> None:
     token = ("--token", TOKEN)
     sending = ("send", "--from", NUMBER, "--to", USER[1:], "hi")
@@ -294,6 +324,48 @@ async def test_unusable_times_are_one_line(
     code, _, err = await letterlock(tmp_path, "127.0.0.1:1", "--token", TOKEN, *arguments)
     assert (code, err.count("\n")) == (2, 1)
     assert told in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("send", "--ttl", "abc", "hi"), "'--ttl': 'abc' is not a valid float"),
+        (("business", "update", "--identity-changes", "x", "id"), "is not one of 'accept', 'hold'"),
+        (("send", "hi"), "Missing option '--from'"),
+        (("--colour", "send"), "No such option '--colour'"),
+        (("inbox", "policy", "--number", NUMBER, "--max-attempts", "1001"), "1<=x<=1000"),
+        (("inbox", "policy", "--number", NUMBER, "--keep", "nan"), "keep: 0 to 168 hours"),
+        (("device", "receive", "--seconds", "nan"), "seconds: 0 to "),
+    ],
+)
+async def test_bad_options_are_one_line_before_anybody_is_asked(
+    tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    code, lines, err = await letterlock(tmp_path, "127.0.0.1:1", "--token", TOKEN, *arguments)
+    assert (code, lines, err.count("\n")) == (2, [], 1)
+    assert err.startswith("letterlock: INVALID_FIELD: ")
+    assert told in err
+
+
+@pytest.mark.parametrize("columns", [80, 400])
+def test_no_id_is_broken_or_cut_on_a_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = Output(as_json=False)
+    out.is_json = False
+    ids = [secrets.token_hex(16) for _ in range(4)]
+    scannable = secrets.token_hex(70)
+    out.row({"user_id": ids[0], "scannable": scannable, "tokens": ids[2:]})
+    row = {"event_id": ids[0], "user_id": ids[1], "tokens": ids[2:]}
+    out.rows([row], tuple(row))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert all(id_ in shown.split() for id_ in (*ids, scannable))
+    assert ("━" in shown) is (columns == 400)
+    seen = {"time": "12:00:00", "kind": "identity_change", "user_id": ids[0], "what": "x " * 200}
+    out.console.print(table([seen], tuple(seen)))
+    assert ids[0] in capsys.readouterr().out.split()
 
 
 async def test_an_address_without_a_port_names_its_option(tmp_path: Path) -> None:

@@ -8,10 +8,8 @@ SDK. Exit codes: 0 done, 1 other, 2 bad input, 3 access, 4 not found, 5 conflict
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -19,20 +17,21 @@ from letterlock.business.client import Start
 from letterlock.business.events import Event
 from letterlock.cli.context import Context, listens, waits
 from letterlock.cli.device import device
-from letterlock.cli.explain import explain
+from letterlock.cli.group import Commands
 from letterlock.cli.identity import identity
 from letterlock.cli.inbox import inbox
-from letterlock.cli.output import Output, error_line, event_row, exit_code, message_row, values
+from letterlock.cli.output import Output, event_row, message_row, values
 from letterlock.cli.patience import patiently
 from letterlock.cli.settings import (
     DEFAULT_DATA,
     Settings,
     check_recipient,
     read_profile,
-    save_tokens,
+    save_number,
+    save_token,
 )
 from letterlock.cli.watch import watch_events
-from letterlock.errors import InvalidRequest, LetterlockError
+from letterlock.errors import InvalidRequest
 from letterlock.v1 import businesses_pb2
 
 AUDIT_COLUMNS = ("change_time", "actor", "action", "business_id", "object")
@@ -48,27 +47,6 @@ _POLICIES = {
     businesses_pb2.IDENTITY_POLICY_ACCEPT_AND_TELL: "accept",
     businesses_pb2.IDENTITY_POLICY_HOLD_UNTIL_CONFIRMED: "hold",
 }
-
-
-class Commands(click.Group):
-    """A group whose errors are one line and an exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except LetterlockError as error:
-            click.echo(error_line(_explained(error, ctx)), err=True)
-            sys.exit(exit_code(error))
-
-
-def _explained(error: LetterlockError, ctx: click.Context) -> LetterlockError:
-    if not isinstance(ctx.obj, Context):
-        return error
-    settings = ctx.obj.settings
-    if ctx.invoked_subcommand == "device":
-        return explain(error, server="relay", target=settings.relay, ca=settings.ca)
-    return explain(error, server="gateway", target=settings.gateway, ca=settings.ca)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -221,6 +199,8 @@ async def number_add(context: Context, business_id: str, phone_number: str) -> N
     async with context.admin() as admin:
         found = await admin.add_number(business_id, phone_number)
     context.out.row(business_row(found))
+    if (path := save_number(found.business_id, phone_number)) is not None:
+        context.out.note(f"the business's token in {path} serves this number, too")
 
 
 @number.command("remove")
@@ -244,7 +224,9 @@ def token() -> None:
 @token.command("issue")
 @click.argument("business_id")
 @click.option("--label", default="", help="For people, at most 100 characters.")
-@click.option("--save", is_flag=True, help="Keep it in the profile, for all numbers it has now.")
+@click.option(
+    "--save", is_flag=True, help="Keep it in the profile, for all numbers of the business."
+)
 @click.pass_obj
 @waits
 async def token_issue(context: Context, business_id: str, label: str, save: bool) -> None:
@@ -254,7 +236,7 @@ async def token_issue(context: Context, business_id: str, label: str, save: bool
         numbers = (await admin.business(business_id)).numbers if save else ()
     context.out.row({"token_id": issued.token_id, "token": issued.token})
     if save:
-        path = save_tokens({found.phone_number: issued.token for found in numbers})
+        path = save_token(business_id, [found.phone_number for found in numbers], issued.token)
         context.out.note(f"kept in {path}")
 
 

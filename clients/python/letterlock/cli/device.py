@@ -28,6 +28,7 @@ from letterlock.device.events import (
     Undecryptable,
 )
 from letterlock.device.store import FileStore
+from letterlock.durations import MOST_SECONDS, check_seconds
 from letterlock.errors import DeviceError, Unavailable
 
 DEFAULT_STATE = Path("letterlock-device.db")
@@ -145,6 +146,8 @@ async def send(context: Context, state: Path, to: str, text: str) -> None:
 @_listener
 async def receive(context: Context, state: Path, count: int | None, seconds: float | None) -> None:
     """Print what arrives, one JSON line each, and report texts as read."""
+    if seconds is not None:
+        check_seconds(seconds, field="seconds", least=0, most=MOST_SECONDS)
     async with registered_device(context.settings, state) as device:
         async with patiently():
             await device.connect()

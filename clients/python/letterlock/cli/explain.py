@@ -10,7 +10,12 @@ from letterlock.errors import LetterlockError
 _NOBODY = ("failed to connect", "resolving", "name resolution", "Deadline", "no answer")
 
 
-def explain(error: LetterlockError, *, server: str, target: str, ca: str | None) -> LetterlockError:
+_HUNG_UP = ("Socket closed", "reset by peer")
+
+
+def explain(
+    error: LetterlockError, *, server: str, target: str, ca: str | None, insecure: bool = False
+) -> LetterlockError:
     """The error in words that name the place. `server`: gateway or relay."""
     detail = error.detail
     if error.field == "target":
@@ -28,10 +33,21 @@ def explain(error: LetterlockError, *, server: str, target: str, ca: str | None)
         return _again(error, f"no TLS at {target} (--{server})")
     if "security handshaker" in detail:
         return _again(error, f"{ca} is no PEM file of an authority (--ca)")
+    if "Failed parsing HTTP/2" in detail:
+        return _again(error, f"{target} does not speak gRPC: this is not a {server} (--{server})")
+    if "failed to connect" in detail and any(sign in detail for sign in _HUNG_UP):
+        return _again(error, _hung_up(server, target, insecure))
     if any(sign in detail for sign in _NOBODY):
         asked = f"nothing answers at {target}; is letterlockd running? (--{server})"
         return _again(error, asked)
     return error
+
+
+def _hung_up(server: str, target: str, insecure: bool) -> str:
+    """Somebody took the connection and ended it before anything was said: gRPC tells no more."""
+    if insecure:
+        return f"{target} hangs up on plaintext: it expects TLS, without --insecure (--{server})"
+    return f"{target} hangs up in the TLS handshake: is it a {server}? (--{server})"
 
 
 def _again(error: LetterlockError, detail: str) -> LetterlockError:

@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 
 import click
 
+from letterlock.business.inbox import MAX_ATTEMPTS
 from letterlock.cli.context import Context, waits
 from letterlock.cli.output import moment, values
 from letterlock.errors import InvalidRequest
 from letterlock.v1 import receiving_pb2
 
 COLUMNS = ("event_id", "user_id", "kind", "event_time", "dead_time", "attempts", "last_failure")
+MAX_KEEP_HOURS = 7 * 24
+"""The contract's limit, a week."""
 _PART = 1_000
 
 _number = click.option("--number", required=True, help="The business number, E.164.")
@@ -98,7 +101,11 @@ async def replay(
 
 @inbox.command("policy")
 @_number
-@click.option("--max-attempts", type=int, help="Failed attempts before an event is given up.")
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1, MAX_ATTEMPTS),
+    help="Failed attempts before an event is given up.",
+)
 @click.option("--keep", type=float, help="Hours that acknowledged events are kept for replay.")
 @click.pass_obj
 @waits
@@ -106,6 +113,8 @@ async def policy(
     context: Context, number: str, max_attempts: int | None, keep: float | None
 ) -> None:
     """Show how the number's events are treated, or change what is given."""
+    if keep is not None and not 0 <= keep <= MAX_KEEP_HOURS:
+        raise InvalidRequest("out of range", field="keep", limit=f"0 to {MAX_KEEP_HOURS} hours")
     async with context.business(number) as client:
         found = await client.inbox.policy()
         if max_attempts is not None or keep is not None:

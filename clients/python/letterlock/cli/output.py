@@ -14,6 +14,7 @@ import click
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -41,6 +42,9 @@ EXIT_CODES: tuple[tuple[type[LetterlockError], int], ...] = (
 
 Row = Mapping[str, object]
 
+_NO_BOUND = 1_000_000
+"""Columns of a terminal on which every table fits."""
+
 
 class Output:
     """Writes rows in the form that was asked for, or that fits where they go."""
@@ -51,26 +55,45 @@ class Output:
         self.is_json = as_json or not sys.stdout.isatty()
 
     def rows(self, rows: Sequence[Row], columns: Sequence[str], title: str = "") -> None:
-        """A table, or one JSON object a line."""
+        """A table; its rows field by field where the terminal is too narrow for it, so that no id
+        is broken or cut; or one JSON object a line."""
         if self.is_json:
             for row in rows:
                 self.line(row)
             return
-        self.console.print(table(rows, columns, title))
+        shown = table(rows, columns, title)
+        if self._fits(shown):
+            self.console.print(shown)
+            return
+        for row in rows:
+            self._fields({name: row.get(name, "") for name in columns})
+            self.console.print()
 
     def row(self, row: Row) -> None:
         """One object: its fields below each other, or one JSON line."""
         if self.is_json:
             self.line(row)
             return
-        grid = Table.grid(padding=(0, 2))
-        for name, value in row.items():
-            grid.add_row(Text(name, style="dim"), Text(cell(value)))
-        self.console.print(grid)
+        self._fields(row)
 
     def line(self, row: Row) -> None:
         """One JSON line, written out at once."""
         click.echo(json.dumps(row, ensure_ascii=False))
+
+    def _fields(self, row: Row) -> None:
+        """Fields below each other. A line may be wider than the terminal, which then goes on in its
+        next line: what is copied from there is whole."""
+        column = max(map(len, row)) + 2
+        for name, value in row.items():
+            for at, line in enumerate(cell(value).split("\n")):
+                label = "" if at else name
+                shown = Text.assemble((label.ljust(column), "dim"), line)
+                self.console.print(shown, soft_wrap=True)
+
+    def _fits(self, shown: Table) -> bool:
+        unbounded = self.console.options.update(max_width=_NO_BOUND)
+        needed = Measurement.get(self.console, unbounded, shown).maximum
+        return needed <= self.console.width
 
     def note(self, text: str) -> None:
         """A remark for people: standard error, so that it never mixes with data."""
@@ -78,19 +101,23 @@ class Output:
 
 
 def table(rows: Sequence[Row], columns: Sequence[str], title: str = "") -> Table:
-    """Rows as a table; what others wrote is shown as it is, never as markup."""
+    """Rows as a table; what others wrote is shown as it is, never as markup. Where there is too
+    little room, the last column goes on in further lines, and no other one does."""
     shown = Table(title=title or None, title_justify="left")
     for column in columns:
-        shown.add_column(column.replace("_", " "), overflow="fold")
+        shown.add_column(column.replace("_", " "), overflow="fold", no_wrap=column != columns[-1])
     for row in rows:
         shown.add_row(*(Text(cell(row.get(column, ""))) for column in columns))
     return shown
 
 
 def cell(value: object) -> str:
-    """A value as text without control characters: a terminal must not obey a stranger."""
+    """A value as text without control characters: a terminal must not obey a stranger. Each part
+    of a list has a line of its own."""
     if isinstance(value, list | tuple):
-        value = ", ".join(str(part) for part in value)
+        return "\n".join(cell(part) for part in value)
+    if isinstance(value, Mapping):
+        value = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
 
 

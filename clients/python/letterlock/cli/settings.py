@@ -8,6 +8,7 @@ The profile is a TOML file in the user's configuration folder, readable by its o
     relay = "relay.example:7444"
     ca = "/path/to/ca.crt"
     [tokens]
+    "<business id>" = "<business token>"
     "+491511234567" = "<business token of this number>"
 
 Knows no network and no command.
@@ -19,7 +20,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,7 +92,7 @@ class Settings:
         known = tokens.get(number) if isinstance(tokens, Mapping) else None
         token = self.given_token or known
         if not isinstance(token, str):
-            limit = "--token, LETTERLOCK_TOKEN, or `letterlock token issue --save`"
+            limit = "--token, LETTERLOCK_TOKEN, or `letterlock token issue --save BUSINESS_ID`"
             raise InvalidRequest("no token for this number", field="token", limit=limit)
         return token
 
@@ -134,8 +135,20 @@ def read_profile() -> dict[str, object]:
         ) from None
 
 
-def save_tokens(tokens: Mapping[str, str]) -> Path:
-    """Add the tokens of numbers to the profile; the rest of it stays. Gives its path."""
+def save_token(business_id: str, numbers: Iterable[str], token: str) -> Path:
+    """Keep the token of a business, and for its numbers. Gives the profile's path."""
+    return _save_tokens({business_id: token, **dict.fromkeys(numbers, token)})
+
+
+def save_number(business_id: str, number: str) -> Path | None:
+    """Have the token that is kept for a business serve a new number of it, too. Gives the
+    profile's path; None where no token is kept."""
+    tokens = read_profile().get("tokens")
+    token = tokens.get(business_id) if isinstance(tokens, Mapping) else None
+    return _save_tokens({number: token}) if isinstance(token, str) else None
+
+
+def _save_tokens(tokens: Mapping[str, str]) -> Path:
     profile = read_profile()
     known = profile.get("tokens")
     merged = {**(known if isinstance(known, Mapping) else {}), **tokens}

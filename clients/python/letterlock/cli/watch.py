@@ -14,6 +14,8 @@ from letterlock.cli.output import Output, Row, event_row, table
 
 SHOWN = 20
 COLUMNS = ("time", "kind", "user_id", "what")
+_OF_DAY = slice(11, 19)
+"""Of a moment: hours to seconds. With the date, user ids would not fit on 80 columns."""
 
 
 async def watch_events(out: Output, events: ReceiveStream, *, ack: bool) -> None:
@@ -55,7 +57,8 @@ def watch_row(event: Event) -> dict[str, object]:
 
 def _view(newest: deque[Row], counts: Counter[str]) -> RenderableType:
     summary = "  ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-    return Group(table(tuple(newest), COLUMNS), Text(summary or "waiting for events", style="dim"))
+    rows = tuple({**row, "time": str(row["time"])[_OF_DAY]} for row in newest)
+    return Group(table(rows, COLUMNS), Text(summary or "waiting for events", style="dim"))
 
 
 def _done(event: Event, ack: bool) -> None:
