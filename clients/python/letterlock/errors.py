@@ -254,6 +254,7 @@ _BY_REASON: dict[str, type[LetterlockError]] = {
     "INTERNAL": ServerError,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "UNDECRYPTABLE": NotDecrypted,
+    "DEVICES_GONE": Conflict,
 }
 
 

@@ -215,6 +215,7 @@ const BY_REASON: ReadonlyMap<string, ErrorClass> = new Map<string, ErrorClass>([
   ["IDENTITY_UNCONFIRMED", IdentityUnconfirmed],
   ["SAFETY_NUMBER_MISMATCH", SafetyNumberMismatch],
   ["UNDECRYPTABLE", NotDecrypted],
+  ["DEVICES_GONE", Conflict],
   ["INTERNAL", ServerError],
   ["DEADLINE_EXCEEDED", DeadlineExceeded],
 ]);

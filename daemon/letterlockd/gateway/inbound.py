@@ -55,7 +55,9 @@ _RECEIPTS: dict[
     mailbox_pb2.Receipt.KIND_GONE: (
         messaging_pb2.MESSAGE_STATUS_FAILED,
         messaging_pb2.Failure(
-            hop=messaging_pb2.HOP_RELAY, reason=errors_pb2.ERROR_REASON_UNKNOWN_RECIPIENT
+            hop=messaging_pb2.HOP_RELAY,
+            reason=errors_pb2.ERROR_REASON_DEVICES_GONE,
+            retryable=True,
         ),
     ),
 }

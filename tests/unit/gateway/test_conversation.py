@@ -37,6 +37,24 @@ async def test_a_message_reaches_the_user_and_its_answer_the_business(world: Wor
         assert state.user_id == accepted.user_id
 
 
+async def test_what_waits_for_a_user_who_registers_again_fails_and_may_be_sent_again(
+    world: World,
+) -> None:
+    await world.device(USER)
+    async with world.gateway() as gateway:
+        business = await world.business(gateway)
+        (result,) = await business.send(message("k1", to=USER, text="Where are you?"))
+        message_id = result.accepted.message_id
+        await business.status(message_id, api.MESSAGE_STATUS_SENT)
+        async with reading(await world.device(USER)) as (reader,):
+            failed = await business.status(message_id, api.MESSAGE_STATUS_FAILED)
+            assert failed.status.failure == api.Failure(
+                hop=api.HOP_RELAY, reason=errors_pb2.ERROR_REASON_DEVICES_GONE, retryable=True
+            )
+            await business.send(message("k2", to=USER, text="Where are you?"))
+            assert await reader.texts(1) == ["Where are you?"]
+
+
 async def test_unknown_recipients_are_refused_alone(world: World) -> None:
     await world.device(USER)
     async with world.gateway() as gateway:

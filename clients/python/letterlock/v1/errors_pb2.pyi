@@ -54,7 +54,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 8
     """The name or number is taken."""
     ERROR_REASON_UNKNOWN_RECIPIENT: _ErrorReason.ValueType  # 9
-    """No user is registered under this number or id, or all the devices that it was sent to are gone."""
+    """No user is registered under this number or id."""
     ERROR_REASON_IDEMPOTENCY_KEY_REUSED: _ErrorReason.ValueType  # 10
     """The idempotency key was used for a different message."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 11
@@ -99,6 +99,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_UNDECRYPTABLE: _ErrorReason.ValueType  # 30
     """The user's device could not decrypt the message, nor what was sent again for it."""
+    ERROR_REASON_DEVICES_GONE: _ErrorReason.ValueType  # 31
+    """All devices for which the message waited are gone, and it with them: the user registered again, or
+    removed them. A new message goes to the devices that the user has now.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why something was refused. Callers may match on these; they never change their meaning."""
@@ -122,7 +126,7 @@ ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 7
 ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 8
 """The name or number is taken."""
 ERROR_REASON_UNKNOWN_RECIPIENT: ErrorReason.ValueType  # 9
-"""No user is registered under this number or id, or all the devices that it was sent to are gone."""
+"""No user is registered under this number or id."""
 ERROR_REASON_IDEMPOTENCY_KEY_REUSED: ErrorReason.ValueType  # 10
 """The idempotency key was used for a different message."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 11
@@ -167,6 +171,10 @@ was checked, or somebody is in between.
 """
 ERROR_REASON_UNDECRYPTABLE: ErrorReason.ValueType  # 30
 """The user's device could not decrypt the message, nor what was sent again for it."""
+ERROR_REASON_DEVICES_GONE: ErrorReason.ValueType  # 31
+"""All devices for which the message waited are gone, and it with them: the user registered again, or
+removed them. A new message goes to the devices that the user has now.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _RefusalScope:

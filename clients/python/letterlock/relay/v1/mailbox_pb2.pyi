@@ -604,7 +604,9 @@ class Receipt(_message.Message):
         KIND_EXPIRED: Receipt._Kind.ValueType  # 2
         """No device took it in time."""
         KIND_GONE: Receipt._Kind.ValueType  # 3
-        """The recipient's account is gone, and the message with it."""
+        """The devices for which it waited are gone, and the message with them: the recipient registered
+        again or removed them, or the account is gone.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What happened."""
@@ -616,7 +618,9 @@ class Receipt(_message.Message):
     KIND_EXPIRED: Receipt.Kind.ValueType  # 2
     """No device took it in time."""
     KIND_GONE: Receipt.Kind.ValueType  # 3
-    """The recipient's account is gone, and the message with it."""
+    """The devices for which it waited are gone, and the message with them: the recipient registered
+    again or removed them, or the account is gone.
+    """
 
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     SENDER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int

@@ -730,7 +730,8 @@ export enum Receipt_Kind {
   EXPIRED = 2,
 
   /**
-   * The recipient's account is gone, and the message with it.
+   * The devices for which it waited are gone, and the message with them: the recipient registered
+   * again or removed them, or the account is gone.
    *
    * @generated from enum value: KIND_GONE = 3;
    */
