@@ -53,6 +53,15 @@ async def test_plaintext_and_a_stranger_s_authority_are_refused(
 
 
 @shared_loop
+async def test_workers_hold_nothing_of_the_stores(shared: Daemon, shop: Shop) -> None:
+    children = shared.role("gateway").children()
+    workers = [child for child in children if "letterlockd.workers.child" in child.cmdline()]
+    assert workers
+    for worker in workers:
+        assert not [file.path for file in worker.open_files() if str(shared.data) in file.path]
+
+
+@shared_loop
 async def test_the_sdk_does_not_trust_a_stranger_s_authority(
     shared: Daemon, shop: Shop, tmp_path: Path
 ) -> None:

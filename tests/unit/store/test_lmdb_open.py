@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import stat
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -241,3 +243,19 @@ def test_the_engine_runs_under_uvloop(tmp_path: Path) -> None:
 def _make_tests_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """The committer finds migrations by module name, and here they are in this module."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+
+
+def test_what_the_front_spawns_holds_nothing_of_the_store(tmp_path: Path) -> None:
+    listing = "import os; print(*(os.path.realpath(f'/dev/fd/{n}') for n in os.listdir('/dev/fd')))"
+
+    async def held_by_a_child() -> str:
+        async with opened(tmp_path):
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", listing), stdout=asyncio.subprocess.PIPE
+            )
+            out, _ = await child.communicate()
+            return out.decode()
+
+    held = uvloop.run(held_by_a_child())
+    assert "pipe:" in held or "socket:" in held  # its own output
+    assert str(tmp_path) not in held

@@ -7,8 +7,9 @@ a snapshot that is kept would stop LMDB from reusing pages, and the file would g
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Reader:
         self._env = lmdb.open(
             str(folder), readonly=True, max_dbs=len(tables) + 1, readahead=False, create=False
         )
+        _keep_from_children(folder / "data.mdb")
         self._expiry = self._env.open_db(EXPIRY_DB, create=False)
         self._tables = {
             table.number: self._env.open_db(table_db(table.number), create=False)
@@ -135,3 +137,13 @@ def _present(stored: bytes) -> Record:
         raise StoreUnavailable("a record without a header; run verify")
     version, expires_at_ms = HEADER.unpack_from(stored)
     return Record(stored[HEADER.size :], version, expires_at_ms)
+
+
+def _keep_from_children(file: Path) -> None:
+    """LMDB opens its file without close-on-exec, and uvloop hands on whatever is open so: a ratchet
+    worker, or the program that sends verification codes, would hold the store."""
+    store = file.stat()
+    for name in os.listdir("/dev/fd"):
+        with suppress(OSError):  # the listing's own descriptor is closed again
+            if os.path.samestat(os.fstat(int(name)), store):
+                os.set_inheritable(int(name), False)
