@@ -1,13 +1,15 @@
 """README's five minutes, typed as printed, against the real daemon."""
 
+import asyncio
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness.supervised import daemon
+from tests.harness.supervised import Daemon, daemon
 from tests.harness.terminal import Terminal
 
 pytestmark = pytest.mark.e2e
@@ -24,6 +26,24 @@ def printed_commands() -> Iterator[list[str]]:
         yield shlex.split(line, comments=True)[1:]
 
 
+async def run_program(running: Daemon, token: str) -> str:
+    """What the section's program prints; it ends by itself."""
+    (program,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    for printed, real in (("127.0.0.1:7443", running.addresses["gateway"]), ("ll.…", token)):
+        assert printed in program
+        program = program.replace(printed, real)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program),
+        cwd=running.data.parent,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        said, told = await process.communicate()
+    assert process.returncode == 0, told.decode()
+    return said.decode()
+
+
 async def test_the_readme_s_five_minutes(tmp_path: Path) -> None:
     business_id = "BUSINESS_ID"
     answers: dict[str, list[dict[str, object]]] = {}
@@ -35,6 +55,8 @@ async def test_the_readme_s_five_minutes(tmp_path: Path) -> None:
             answers[" ".join(words[:2])] = rows
             if words[:2] == ["business", "create"]:
                 business_id = str(rows[0]["business_id"])
+        (issued,) = answers["token issue"]
+        printed = await run_program(running, str(issued["token"]))
         (offer,) = answers["device receive"]
         assert offer["content"] == {"text": {"body": "Your order is ready"}}
         heard = answers["receive --number"]
@@ -42,6 +64,7 @@ async def test_the_readme_s_five_minutes(tmp_path: Path) -> None:
         assert told == ["SENT", "DELIVERED", "READ"]
         said = [row["content"] for row in heard if row["kind"] == "message"]
         assert said == [{"text": {"body": "Thank you"}}]
+        assert all(line.startswith("status ") for line in printed.splitlines())
 
 
 async def test_commands_that_fail_say_why_in_one_line(tmp_path: Path) -> None:
