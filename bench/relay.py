@@ -24,7 +24,7 @@ from bench import hop
 from bench.ledger import Ledger, LedgerError
 from bench.relay_process import CODES, SOCKET
 from bench.row import Row, Sizes
-from tests.harness.relay import GATEWAY, Outbox, Peer, RelayClient, Stream, submission
+from tests.harness.relay import GATEWAY, Identity, Outbox, Peer, RelayClient, Stream, submission
 
 DEVICES_A_CHANNEL = 100
 AT_ONCE = 32
@@ -49,6 +49,7 @@ class RelayHop:
         self._unanswered = 0
         self._ledger = Ledger()
         self._changed = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._receipts = 0
         self.peers: list[Peer] = []
 
@@ -65,7 +66,7 @@ class RelayHop:
                 await self._until(partial(self._has_room, start))
                 frame = self._batch(start, count)
                 self._unanswered += len(frame.submissions.submissions)
-                await self._gateway.call.write(frame)
+                await self._submit(frame)
             await self._until(lambda: self._receipts >= wanted)
         self._ledger.balance.check(count)
         return time.monotonic() - began
@@ -79,7 +80,7 @@ class RelayHop:
                 away.append(await self._new_user())
             many = min(hop.BATCH, count - made, each - self._left % each)
             self._unanswered += many
-            await self._gateway.call.write(self._frame((away[-1], 0, False) for _ in range(many)))
+            await self._submit(self._frame((away[-1], 0, False) for _ in range(many)))
             self._left += many
             made += many
             await self._until(lambda: self._unanswered < hop.OUTSTANDING)
@@ -96,7 +97,8 @@ class RelayHop:
             self._unanswered -= len(frame.results.results)
             if items := frame.deliveries.items:
                 self._receipts += sum(len(item.receipts.receipts) for item in items)
-                await self._gateway.ack(items)
+                async with self._writing:
+                    await self._gateway.ack(items)
             self._changed.set()
 
     async def run_device(self, stream: Stream) -> None:
@@ -108,6 +110,10 @@ class RelayHop:
             if items:
                 await stream.ack(items)
                 self._changed.set()
+
+    async def _submit(self, frame: mailbox_pb2.ConnectRequest) -> None:
+        async with self._writing:  # gRPC takes one write of a call at a time
+            await self._gateway.call.write(frame)
 
     def _has_room(self, sent: int) -> bool:
         return sent - self._ledger.balance.arrived < hop.OUTSTANDING
@@ -167,6 +173,8 @@ async def relay_hop(sizes: Sizes) -> AsyncIterator[RelayHop]:
             side = RelayHop(pids, sender, gateway, client.register)
             running = [tasks.create_task(side.run_gateway())]
             gate = asyncio.Semaphore(AT_ONCE)
+            identity = Identity()  # one for all, and its keys: nobody encrypts here
+            upload = identity.upload()
             clients = [
                 _client(folder, 1 + place)
                 for place in range(-(-sizes.mailboxes // DEVICES_A_CHANNEL))
@@ -175,7 +183,8 @@ async def relay_hop(sizes: Sizes) -> AsyncIterator[RelayHop]:
             async def connect(place: int) -> None:
                 async with gate:
                     own = clients[place // DEVICES_A_CHANNEL]
-                    peer = await own.register(f"+4930{place:07d}")
+                    number = f"+4930{place:07d}"
+                    peer = await own.register(number, identity=identity, upload=upload)
                     stream = await own.connect(peer, window=1024)
                     side.peers.append(peer)
                     running.append(tasks.create_task(side.run_device(stream)))
