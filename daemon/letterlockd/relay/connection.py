@@ -176,13 +176,13 @@ class Connection:
         if self._ended:
             return []
         pop = self._unacknowledged.pop
-        found = ((id_, pop(id_, None)) for id_ in item_ids)
-        return [(id_, entry) for id_, entry in found if entry is not None]
+        return [(id_, entry) for id_ in item_ids if (entry := pop(id_, None)) is not None]
 
     def made_room(self, count: int) -> None:
         """Acknowledgements of so many items are durable."""
         self.window.acknowledged(count)
-        self._wake.set()
+        if self._live or self._behind or not self._told_empty:  # else there is nothing to send
+            self._wake.set()
 
     def forgive(self, item_id: int) -> None:
         """The item died while it was out: an acknowledgement that still comes gives no receipt."""
@@ -232,6 +232,8 @@ class Connection:
                 if not self.unanswered:
                     return
                 await self._wake.wait()
+            elif self._live and (room := self._room()):
+                yield self._live_frame(room)
             elif frame := await self._delivery_frame():
                 yield frame
             elif not self._wake.is_set():
@@ -243,12 +245,14 @@ class Connection:
         self._settled.set()
         return results_frame(results)
 
+    def _room(self) -> int:
+        return min(self.window.room, self._limits.items)
+
     async def _delivery_frame(self) -> bytes | None:
-        room = min(self.window.room, self._limits.items)
+        """What is not live: a page of the store, or that there is nothing more."""
+        room = self._room()
         if not room:
             return None
-        if self._live:
-            return self._live_frame(room)
         if self._behind:
             return await self._stored_frame(room)
         if not self._told_empty:
@@ -257,19 +261,19 @@ class Connection:
         return None
 
     def _live_frame(self, room: int) -> bytes:
-        size = count = 0
-        for item in self._live[:room]:
+        live, out, size = self._live, self._unacknowledged, 0
+        deliveries: list[bytes] = []
+        for item in live[:room]:
             size += len(item.delivery)
-            if count and size > self._limits.size:
+            if deliveries and size > self._limits.size:
+                size -= len(item.delivery)
                 break
-            count += 1
-            self._unacknowledged[item.item_id] = Unacknowledged(item.size, item.debt)
-        out = self._live[:count]
-        del self._live[:count]
-        self.window.delivered(count)
-        frame = deliveries_frame([item.delivery for item in out])
-        self._live_size -= sum(len(item.delivery) for item in out)
-        return frame
+            deliveries.append(item.delivery)
+            out[item.item_id] = Unacknowledged(item.size, item.debt)
+        del live[: len(deliveries)]
+        self._live_size -= size
+        self.window.delivered(len(deliveries))
+        return deliveries_frame(deliveries)
 
     async def _stored_frame(self, room: int) -> bytes | None:
         """The next page as a frame. None: the window is open and there was nothing to send, or

@@ -10,16 +10,17 @@ pressure reaches the sender (I6). Knows nothing of gRPC.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 from letterlock.relay.v1.mailbox_pb2 import Acks, ConnectRequest, Open, Submissions
 
 from letterlockd.clock import Clock
 from letterlockd.errors import BusyError, CallerError, InvalidField, Unauthenticated
-from letterlockd.relay.connection import Completion, Connection, FrameLimits, Unacknowledged
+from letterlockd.relay.connection import Completion, Connection, FrameLimits
 from letterlockd.relay.credentials import Caller, GatewayCaller
 from letterlockd.relay.directory import Directory
 from letterlockd.relay.intake import Intake
+from letterlockd.relay.items import Debt
 from letterlockd.relay.journal import Journal
 from letterlockd.relay.levels import Levels
 from letterlockd.relay.pasts import Pasts
@@ -137,25 +138,25 @@ class Mailboxes:
         out = connection.acknowledge(item_ids)
         if not out:
             return
-        stored = [(id_, entry.debt) for id_, entry in out if entry.size]
+        stored: list[tuple[int, Debt | None]] = []
+        size = 0
+        for item_id, entry in out:
+            if entry.size:
+                stored.append((item_id, entry.debt))
+                size += entry.size
         if not stored:
             connection.made_room(len(out))
             return
-
-        def done() -> None:
-            self._acknowledged(connection, out)
-
+        done = partial(self._acknowledged, connection, len(out), len(stored), size)
         failed = frozenset(acks.failed_item_ids)
         self._journal.settle(
             Acknowledged(connection.mailbox, connection.device_id, stored, done, failed)
         )
 
-    def _acknowledged(
-        self, connection: Connection, out: Sequence[tuple[int, Unacknowledged]]
-    ) -> None:
-        stored = [entry.size for _, entry in out if entry.size]
-        self._levels.added(connection.mailbox, -sum(stored), -len(stored))
-        connection.made_room(len(out))
+    def _acknowledged(self, connection: Connection, count: int, rows: int, size: int) -> None:
+        """`count` items are done with; `rows` of them, of `size` bytes in all, were stored."""
+        self._levels.added(connection.mailbox, -size, -rows)
+        connection.made_room(count)
 
     def _connection(self, caller: Caller, window: int) -> Connection:
         settings = self._settings

@@ -101,12 +101,14 @@ class Receipts:
     @staticmethod
     def ids_needed(settlings: Sequence[Settling]) -> int:
         """At most how many item ids `settle` will use."""
-        return sum(
-            sum(debt is not None for _, debt in one.items)
-            if isinstance(one, Acknowledged)
-            else len(one.rows)
-            for one in settlings
-        )
+        needed = 0
+        for one in settlings:
+            if isinstance(one, Acknowledged):
+                for _, debt in one.items:
+                    needed += debt is not None
+            else:
+                needed += len(one.rows)
+        return needed
 
     async def settle(self, settlings: Sequence[Settling], first_id: int, now_ms: int) -> Batch:
         """The batch for `settlings`; item ids count up from `first_id`."""
