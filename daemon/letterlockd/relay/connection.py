@@ -16,7 +16,6 @@ It does not decide who may connect, and what an acknowledgement does.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,6 +33,7 @@ from letterlockd.errors import LetterlockError
 from letterlockd.relay.items import Debt, deliveries_frame, read_row, results_frame
 from letterlockd.relay.refused_pairs import RefusedPairs
 from letterlockd.relay.tables import MAILBOXES, item_id_of, item_key, mailbox_prefix
+from letterlockd.relay.wake import Wake
 from letterlockd.relay.window import DeliveryWindow
 from letterlockd.store.port import Store
 
@@ -141,8 +141,8 @@ class Connection:
         self._finishing = False
         self._ended = False
         self._error: LetterlockError | None = None
-        self._wake = asyncio.Event()
-        self._settled = asyncio.Event()
+        self._wake = Wake()
+        self._settled = Wake()
 
     def offer(self, item: Outgoing) -> None:
         """An item was committed to this mailbox (or is not stored at all)."""
@@ -236,7 +236,7 @@ class Connection:
                 yield self._live_frame(room)
             elif frame := await self._delivery_frame():
                 yield frame
-            elif not self._wake.is_set():
+            else:
                 await self._wake.wait()
 
     def _results_frame(self) -> bytes:

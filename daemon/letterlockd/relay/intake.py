@@ -31,6 +31,7 @@ from letterlockd.relay.refusals import mailbox_full, rate_limited, refused
 from letterlockd.relay.settings import RelaySettings
 from letterlockd.relay.submissions import (
     Sender,
+    acceptance,
     answer,
     expiry_ms,
     invalid_answer,
@@ -185,7 +186,8 @@ class Intake:
         # Nobody pays for mending a session.
         counts = stored and not is_healing(submission)
         counted = _counted(sender, recipient, total) if counts else ()
-        return Staged(connection, submission, sender, commit, items, counted, total)
+        said = acceptance(message_id, submission.sender_account_id)
+        return Staged(connection, submission, said, sender, commit, items, counted, total)
 
     async def _accounts_of(self, caller: Caller, submissions: Sequence[Submission]) -> _Accounts:
         """The accounts that a frame names, with their mailboxes' levels known."""

@@ -24,7 +24,7 @@ from letterlock.relay.v1.mailbox_pb2 import (
 )
 
 from letterlockd.model.varint import varint
-from letterlockd.records.v1.relay_pb2 import StoredItem
+from letterlockd.records.v1.relay_pb2 import ReceiptDebt, StoredItem
 
 __all__ = [
     "Debt",
@@ -47,6 +47,9 @@ _MESSAGE_ID_TAG = bytes((Envelope.MESSAGE_ID_FIELD_NUMBER << 3 | 2, 16))
 _SENDER_TAG = bytes((Envelope.SENDER_ACCOUNT_ID_FIELD_NUMBER << 3 | 2, 16))
 _RECIPIENT_TAG = bytes((Envelope.RECIPIENT_ACCOUNT_ID_FIELD_NUMBER << 3 | 2, 16))
 _BODY_TAG = bytes((Envelope.BODY_FIELD_NUMBER << 3 | 2,))
+_DELIVERY_TAG = bytes((StoredItem.DELIVERY_FIELD_NUMBER << 3 | 2,))
+_DEBT_TAG = bytes((StoredItem.DEBT_FIELD_NUMBER << 3 | 2,))
+_ADDRESSEE_TAG = bytes((StoredItem.RECIPIENT_FIELD_NUMBER << 3 | 2,))
 
 
 class Debt(NamedTuple):
@@ -117,14 +120,13 @@ def receipts_item(item_id: int, receipts: Sequence[Receipt]) -> bytes:
 
 def write_row(delivery: bytes, debt: Debt | None, recipient: bytes) -> bytes:
     """The value of a mailbox row."""
-    stored = StoredItem()
-    stored.delivery = delivery
-    stored.recipient = recipient
+    parts = [_DELIVERY_TAG, varint(len(delivery)), delivery]
     if debt is not None:
-        owed = stored.debt
-        owed.SetInParent()  # also when every field has its default
-        owed.mailbox, owed.message_id, owed.sender, owed.recipient, owed.shared = debt
-    return stored.SerializeToString()
+        owed = _owed(debt)
+        parts += (_DEBT_TAG, varint(len(owed)), owed)
+    if recipient:
+        parts += (_ADDRESSEE_TAG, varint(len(recipient)), recipient)
+    return b"".join(parts)
 
 
 def read_row(row: bytes) -> StoredRow:
@@ -135,6 +137,12 @@ def read_row(row: bytes) -> StoredRow:
         owed = stored.debt
         debt = Debt(owed.mailbox, owed.message_id, owed.sender, owed.recipient, owed.shared)
     return StoredRow(stored.delivery, debt, stored.recipient)
+
+
+def _owed(debt: Debt) -> bytes:
+    made = ReceiptDebt()
+    made.mailbox, made.message_id, made.sender, made.recipient, made.shared = debt
+    return made.SerializeToString()
 
 
 @lru_cache(maxsize=1_024)

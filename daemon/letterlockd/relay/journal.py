@@ -30,7 +30,7 @@ from letterlockd.relay.levels import Levels
 from letterlockd.relay.receipts import Acknowledged, Batch, Receipts, Settling
 from letterlockd.relay.refusals import storage_full
 from letterlockd.relay.settings import RelaySettings
-from letterlockd.relay.submissions import Sender, acceptance, answer
+from letterlockd.relay.submissions import Sender, answer
 from letterlockd.relay.switchboard import Switchboard
 from letterlockd.relay.tables import SUBMITTED
 from letterlockd.relay.usage import Counted, Usage
@@ -49,10 +49,11 @@ some thousand messages a second that only made each of them wait."""
 @dataclass(slots=True)
 class Staged:
     """A submission on its way: its transaction (empty for ephemeral ones), and the items that go
-    live with it."""
+    live with it. `acceptance` is the answer once it is durable."""
 
     connection: Connection
     submission: Submission
+    acceptance: bytes
     sender: Sender
     commit: Commit
     items: Sequence[Outgoing]
@@ -214,11 +215,11 @@ class Journal:
         for one, outcome in zip(staged, outcomes, strict=False):
             if outcome is None:
                 items += one.items
-                one.connection.answered(acceptance(one.submission))
+                one.connection.answered(one.acceptance)
                 continue
             self._undo(one, now_ms)
             if outcome.table is SUBMITTED:
-                one.connection.answered(acceptance(one.submission))  # a repeat: the first answer
+                one.connection.answered(one.acceptance)  # a repeat: the first answer
             else:
                 again.append(one)
         self.counters.submissions += outcomes[: len(staged)].count(None)

@@ -131,7 +131,8 @@ class Mailboxes:
         await self._intake.submit(connection, caller, frame.submissions)
 
     async def _acknowledge(self, connection: Connection, acks: Acks) -> None:
-        item_ids = [*acks.item_ids, *acks.failed_item_ids]
+        failed = acks.failed_item_ids[:]
+        item_ids = acks.item_ids[:] + failed
         if not 1 <= len(item_ids) <= MAX_ACKS:
             raise InvalidField("acks.item_ids", f"1 to {MAX_ACKS}")
         await self._journal.room()
@@ -148,9 +149,8 @@ class Mailboxes:
             connection.made_room(len(out))
             return
         done = partial(self._acknowledged, connection, len(out), len(stored), size)
-        failed = frozenset(acks.failed_item_ids)
         self._journal.settle(
-            Acknowledged(connection.mailbox, connection.device_id, stored, done, failed)
+            Acknowledged(connection.mailbox, connection.device_id, stored, done, frozenset(failed))
         )
 
     def _acknowledged(self, connection: Connection, count: int, rows: int, size: int) -> None:

@@ -133,10 +133,10 @@ def answer(submission: Submission, refusal: errors_pb2.Refusal | None = None) ->
     )
 
 
-def acceptance(submission: Submission) -> bytes:
-    """The serialised answer to a submission that is durable. The shape must have been checked."""
-    sender = submission.sender_account_id  # its own account's id, or none
-    said = _MESSAGE_ID_TAG + submission.message_id
+def acceptance(message_id: bytes, sender: bytes) -> bytes:
+    """The serialised answer to a submission that is durable. The shape must have been checked;
+    `sender` is its own account's id, or empty."""
+    said = _MESSAGE_ID_TAG + message_id
     return said + _SENDER_TAG + sender if sender else said
 
 

@@ -38,13 +38,13 @@ class MailboxServicer(mailbox_pb2_grpc.MailboxServicer):
     ) -> None:
         """Devices and gateways."""
         caller = calling()
-        first = await anext(aiter(request_iterator), None)
-        if first is None:
+        first = await context.read()
+        if not isinstance(first, mailbox_pb2.ConnectRequest):
             raise CallerError("the first frame must be `open`", reason="UNEXPECTED_FRAME")
         connection = await self._mailboxes.open(caller, first)
         try:
             async with asyncio.TaskGroup() as group:
-                reader = group.create_task(self._read(caller, connection, request_iterator))
+                reader = group.create_task(self._read(caller, connection, context))
                 async for frame in connection.frames():
                     await context.write(frame)
                 reader.cancel()
@@ -52,10 +52,11 @@ class MailboxServicer(mailbox_pb2_grpc.MailboxServicer):
             self._mailboxes.close(connection)
         connection.raise_end()
 
-    async def _read(self, caller: Caller, connection: Connection, requests: _Requests) -> None:
+    async def _read(self, caller: Caller, connection: Connection, context: _Context) -> None:
+        read, take = context.read, self._mailboxes.take
         try:
-            async for request in requests:
-                await self._mailboxes.take(caller, connection, request)
+            while isinstance(request := await read(), mailbox_pb2.ConnectRequest):
+                await take(caller, connection, request)
         except LetterlockError as error:
             connection.end(error)
         else:

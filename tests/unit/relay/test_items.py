@@ -83,10 +83,11 @@ def test_answers_are_the_frame_that_protocol_buffers_would_make() -> None:
     ]
     refused = SubmissionResult(message_id=b"r" * 16)
     refused.refused.detail = "x" * 300
-    results = [SubmissionResult.FromString(acceptance(one)) for one in sent]
+    accepted = [acceptance(one.message_id, one.sender_account_id) for one in sent]
+    results = [SubmissionResult.FromString(one) for one in accepted]
     assert [(one.message_id, one.sender_account_id) for one in results] == [
         (one.message_id, one.sender_account_id) for one in sent
     ]
     frame = ConnectResponse(results=SubmissionResults(results=[*results, refused]))
-    made = results_frame([*map(acceptance, sent), refused.SerializeToString()])
+    made = results_frame([*accepted, refused.SerializeToString()])
     assert made == frame.SerializeToString()
