@@ -39,6 +39,7 @@ from letterlockd.traces import Traces
 from letterlockd.uplink import open_channel
 from letterlockd.workers.execute import execute
 
+from tests.harness.clock import settle
 from tests.harness.relay import GATEWAY, Running, memory_store, running_relay
 
 BUSINESS = BusinessId(b"b" * 16)
@@ -291,6 +292,12 @@ class World:
             await device.register(phone_number, verification, code)
         self.devices.append(device)
         return device
+
+
+async def outbox_empty(gateway: Gateway) -> None:
+    """Wait until the relay's answers are committed: a device, and its receipt, may be faster."""
+    while gateway.outbox.count:
+        await settle(1)
 
 
 @asynccontextmanager

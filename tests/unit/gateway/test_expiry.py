@@ -19,7 +19,15 @@ from letterlockd.sealing.provider import FileKeyProvider
 from letterlockd.sealing.seal import Cipher
 
 from tests.harness.clock import FakeClock
-from tests.harness.gateway import Business, World, gateway_store, message, reading, running_world
+from tests.harness.gateway import (
+    Business,
+    World,
+    gateway_store,
+    message,
+    outbox_empty,
+    reading,
+    running_world,
+)
 
 USER = "+4915112345678"
 MINUTE_MS = 60_000
@@ -40,6 +48,7 @@ async def know_each_other(business: Business) -> None:
     """A first message, and nothing of it left in the outbox."""
     (result,) = await business.send(message("k1", to=USER))
     await business.status(result.accepted.message_id, api.MESSAGE_STATUS_DELIVERED)
+    await outbox_empty(business.gateway)
 
 
 async def test_a_message_that_never_left_expires_here(moved_world: World) -> None:
@@ -102,6 +111,7 @@ async def test_after_its_retention_nothing_of_a_message_is_left(moved_world: Wor
         await business.status(result.accepted.message_id, api.MESSAGE_STATUS_DELIVERED)
         await reader.device.send_text(reader.business, "hello")
         await business.inbound(1)
+        await outbox_empty(gateway)
         await advance(world, 31 * 86_400_000)
         await gateway.expiry.look()
         await store.sweep(world.clock.now_ms(), limit=10_000, keep=KEPT)

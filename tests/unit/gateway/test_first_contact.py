@@ -13,7 +13,15 @@ from letterlockd.records.v1 import jobs_pb2
 from letterlockd.uplink import RelayUnavailable
 
 from tests.harness.clock import settle
-from tests.harness.gateway import Answers, LocalPool, World, gateway_store, message, reading
+from tests.harness.gateway import (
+    Answers,
+    LocalPool,
+    World,
+    gateway_store,
+    message,
+    outbox_empty,
+    reading,
+)
 
 USER, OTHER = "+4915112345678", "+4915112345679"
 
@@ -126,6 +134,7 @@ async def test_while_the_relay_is_away_only_first_contacts_are_refused(world: Wo
             business = await world.business(gateway)
             (result,) = await business.send(message("k1", to=USER, text="one"))
             await business.status(result.accepted.message_id, api.MESSAGE_STATUS_DELIVERED)
+            await outbox_empty(gateway)
         async with world.gateway(store, away=True) as gateway:
             business = await world.business(gateway)
             results = await business.send(
@@ -140,9 +149,7 @@ async def test_while_the_relay_is_away_only_first_contacts_are_refused(world: Wo
             business = await world.business(gateway)
             assert await reader.texts(2) == ["one", "two"]
             await business.status(known.accepted.message_id, api.MESSAGE_STATUS_DELIVERED)
-            await gateway.progress.idle()
-            while gateway.outbox.count:
-                await settle(1)
+            await outbox_empty(gateway)
 
 
 async def test_registering_a_number_needs_the_relay_and_goes_on_later(world: World) -> None:

@@ -30,7 +30,15 @@ from tripleratchet.messages import PreKeySignalMessage
 
 from tests.harness.clock import settle
 from tests.harness.conversations import text_payload
-from tests.harness.gateway import Business, GatewayStore, World, gateway_store, message, reading
+from tests.harness.gateway import (
+    Business,
+    GatewayStore,
+    World,
+    gateway_store,
+    message,
+    outbox_empty,
+    reading,
+)
 from tests.harness.people import forget_sessions
 
 USER = "+4915112345678"
@@ -391,6 +399,7 @@ async def test_a_gateway_that_stops_between_archive_and_resend_goes_on(world: Wo
             again = Business(gateway, business.sender, b"")
             assert await reader.texts(2) == ["hello", "important"]
             await again.status(message_id, DELIVERED)
+            await outbox_empty(gateway)
         assert await store.count(OUTBOX) == 0
 
 

@@ -17,8 +17,15 @@ from letterlockd.records.v1.gateway_pb2 import NumberRecord
 from letterlockd.sealing import keyring
 from letterlockd.uplink import RelayUnavailable
 
-from tests.harness.clock import settle
-from tests.harness.gateway import NUMBER, Business, GatewayStore, World, gateway_store, message
+from tests.harness.gateway import (
+    NUMBER,
+    Business,
+    GatewayStore,
+    World,
+    gateway_store,
+    message,
+    outbox_empty,
+)
 from tests.harness.gateway import reading as reading_devices
 
 USER, OTHER = "+4915112345678", "+4930123457"
@@ -39,7 +46,7 @@ async def rows_with(store: GatewayStore, *names: bytes) -> list[str]:
     return found
 
 
-async def talk(world: World, store: GatewayStore, business: Business, other: Business) -> None:
+async def talk(world: World, business: Business, other: Business) -> None:
     """A conversation of each of two numbers with one user, at rest; events of both are left
     unread."""
     async with reading_devices(await world.device(USER)) as (reader,):
@@ -48,8 +55,7 @@ async def talk(world: World, store: GatewayStore, business: Business, other: Bus
             await reader.device.send_text(sender.sender.phone_number, "hello")
             await sender.inbound(1)
             await sender.status(result.accepted.message_id, api.MESSAGE_STATUS_DELIVERED)
-    while await store.scan(tables.OUTBOX, limit=1):  # the relay's answer may come after the receipt
-        await settle()
+    await outbox_empty(business.gateway)
 
 
 async def key_scope(store: GatewayStore, business: Business) -> bytes:
@@ -73,7 +79,7 @@ async def test_nothing_stays_of_a_number_and_all_of_its_neighbour(world: World) 
     store = gateway_store()
     async with world.gateway(store) as gateway:
         business, other = await world.business(gateway), await world.business(gateway, OTHER)
-        await talk(world, store, business, other)
+        await talk(world, business, other)
         account, scope = business.sender.account_id, await key_scope(store, business)
         before = await rows_with(store, other.sender.account_id, await key_scope(store, other))
         await gateway.removal.remove_number(account, NUMBER)
@@ -97,7 +103,7 @@ async def test_a_removal_goes_on_after_a_crash(world: World, at: str) -> None:
     store = gateway_store()
     async with world.gateway(store) as gateway:
         business, other = await world.business(gateway), await world.business(gateway, OTHER)
-        await talk(world, store, business, other)
+        await talk(world, business, other)
         scope = await key_scope(store, business)
         failpoints.configure(f"gateway.removal.{at}=error")
         with pytest.raises(failpoints.InjectedFault):

@@ -12,7 +12,7 @@ from letterlockd.gateway.tables import NUMBERS, OUTBOX
 from letterlockd.records.v1.gateway_pb2 import NumberRecord, OutboxRecord
 from letterlockd.store.history import History
 
-from tests.harness.gateway import GatewayStore, World, gateway_store, message, reading
+from tests.harness.gateway import GatewayStore, World, gateway_store, message, outbox_empty, reading
 
 USER = "+4915112345678"
 DELIVERED = api.MESSAGE_STATUS_DELIVERED
@@ -31,6 +31,7 @@ async def say(world: World, store: GatewayStore, *texts: str) -> list[str]:
         ids = [result.accepted.message_id for (result,) in results]
         for message_id in ids:
             await business.status(message_id, DELIVERED)
+        await outbox_empty(gateway)
     return ids
 
 

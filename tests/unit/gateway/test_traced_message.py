@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.harness.gateway import NUMBER, message, reading, running_world
+from tests.harness.gateway import NUMBER, message, outbox_empty, reading, running_world
 
 USER = "+15550100101"
 TEXT = "where the treasure is"
@@ -38,7 +38,7 @@ async def test_a_message_leaves_a_whole_trace_without_anything_of_it(tmp_path: P
             await reader.texts(1)
             message_id = result.accepted.message_id
             await business.status(message_id, api.MESSAGE_STATUS_DELIVERED)
-            await gateway.drain()
+            await outbox_empty(gateway)
     spans = [s for s in memory.get_finished_spans() if f"{s.context.trace_id:032x}" == message_id]
     by_name = {span.name: span for span in spans}
     assert set(by_name) == {"message", *PARTS}

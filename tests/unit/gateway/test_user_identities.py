@@ -327,7 +327,7 @@ async def test_a_crash_in_a_confirmation_loses_nothing_and_sends_nothing_twice(
             failpoints.configure(f"{point}=error@{passage}")
             await shop.confirm(number.digits)
 
-    with pytest.raises(BaseExceptionGroup):
+    with pytest.RaisesGroup(failpoints.InjectedFault, flatten_subgroups=True):
         await crash()
     failpoints.configure("")
     async with world.gateway(store) as gateway, reading(world.devices[-1]) as (reader,):
@@ -356,7 +356,7 @@ async def test_a_crash_when_a_message_is_set_aside(
             await shop.send("one")
             await asyncio.Event().wait()
 
-    with pytest.raises(BaseExceptionGroup):
+    with pytest.RaisesGroup(failpoints.InjectedFault, flatten_subgroups=True):
         await crash()
     failpoints.configure("")
     async with world.gateway(store) as gateway, reading(phone) as (reader,):
