@@ -106,7 +106,9 @@ async def test_a_message_nobody_takes_expires(shared: Daemon, shop: Shop, number
         lost = await business.send(to=away, text="Only now", time_to_live=1.0)
         kept = await business.send(to=away, text="Any time")
         await events.until(events.reached(lost.message_id, EXPIRED))
-        assert events.statuses[lost.message_id] == [SENT, EXPIRED]
+        # A second is little where the machine is busy: then it never came to be SENT.
+        assert events.statuses[lost.message_id] in ([SENT, EXPIRED], [EXPIRED])
+        await events.until(events.reached(kept.message_id, SENT))
         assert (await business.message(kept.message_id)).status == SENT
         await ben.connect()
         assert (await next_message(ben)).text == "Any time"
@@ -190,7 +192,8 @@ async def test_a_device_that_joins_and_leaves_between_messages(
         accepted = await business.send(to=ana_number, text="To one again")
         assert (await next_message(phone)).text == "To one again"
         await events.until(events.reached(accepted.message_id, DELIVERED))
-        assert all(statuses == [SENT, DELIVERED] for statuses in events.statuses.values())
+        assert len(events.statuses) == 3
+        assert all(map(events.is_delivered, events.statuses))
 
 
 async def test_a_new_identity_key_is_told_and_messages_go_on(

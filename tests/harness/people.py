@@ -187,6 +187,11 @@ class Collected:
         """Whether a message has come to a status, to be asked again and again."""
         return lambda: status in self.statuses.get(message_id, [])
 
+    def is_delivered(self, message_id: str) -> bool:
+        """Whether a message was told as DELIVERED, once and in order. SENT may be left out where
+        the two are one change."""
+        return self.statuses.get(message_id) in ([SENT, DELIVERED], [DELIVERED])
+
     def add(self, event: Event) -> None:
         """Take an event, and acknowledge it."""
         self.events.append(event)
