@@ -17,6 +17,7 @@ from letterlockd.records.v1.gateway_pb2 import NumberRecord
 from letterlockd.sealing import keyring
 from letterlockd.uplink import RelayUnavailable
 
+from tests.harness.clock import settle
 from tests.harness.gateway import (
     NUMBER,
     Business,
