@@ -29,6 +29,7 @@ from letterlockd.rpc.server import OPEN_METHODS
 from letterlockd.sealing import keyring
 from letterlockd.sealing.deletions import DELETIONS
 from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.store.history import HISTORY, History
 from letterlockd.store.lmdb.front import LmdbStore
 
 from tests.harness.relay import GATEWAYS
@@ -40,12 +41,13 @@ _SETTINGS = RelaySettings(verifications_in_all=Rate(1e9, 1e9))
 
 async def serve(folder: Path) -> None:
     """Open, say `ready` with the committer's process id, serve, and stop in order."""
-    tables = [*TABLES, *keyring.TABLES, DELETIONS]
+    tables = [*TABLES, *keyring.TABLES, DELETIONS, HISTORY]
     store = await LmdbStore.open(folder / "relay", tables, kind="relay", schema_version=1)
     clock = SystemClock()
     keys = await keyring.Keyring.open(store, FileKeyProvider(folder / "master.key"), clock)
+    past = await History.open(store, lambda: store.position)
     sender = FolderSender(folder / CODES)
-    relay = await Relay.open(store, keys, clock, os.urandom, _SETTINGS, GATEWAYS, sender)
+    relay = await Relay.open(store, keys, clock, os.urandom, _SETTINGS, GATEWAYS, sender, past)
     gatekeeper = Gatekeeper(relay.authenticator, open_methods=OPEN_METHODS, max_calls=100_000)
     server = grpc.aio.server(interceptors=[gatekeeper])
     accounts_pb2_grpc.add_AccountsServicer_to_server(AccountsServicer(relay), server)

@@ -171,6 +171,36 @@ async def test_a_gateway_store_that_was_copied_back_is_noticed(tmp_path: Path) -
         assert "STORE_WENT_BACK" not in running.text
 
 
+async def test_a_relay_store_that_was_copied_back_is_noticed(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    async with house.open() as (running, shop), new_device(running, store=house.ana) as ana:
+        await ana.connect()
+        await talk(shop, ana, "before")
+    old = tmp_path / "old"
+    shutil.copytree(house.data / "relay", old)
+    async with house.open() as (running, shop), new_device(running, store=house.ana) as ana:
+        await ana.connect()
+        await talk(shop, ana, "since then")
+        assert "STORE_WENT_BACK" not in running.text
+    shutil.rmtree(house.data / "relay")
+    shutil.copytree(old, house.data / "relay")
+    async with house.open() as (running, shop), new_device(running, store=house.ana) as ana:
+        await running.logged(
+            lambda entry: entry.get("reason") == "STORE_WENT_BACK" and entry.get("role") == "relay"
+        )
+        await running.whole()
+        await ana.connect()
+        await talk(shop, ana, "noticed")
+        looked = await letterlockd(tmp_path, "verify", "--json")
+        assert looked.returncode == 0, looked.stdout + looked.stderr
+        restorations = {each["store"]: each["restorations"] for each in json.loads(looked.stdout)}
+        assert restorations == {"gateway": 0, "registry": 0, "relay": 1}
+    async with house.open() as (running, shop), new_device(running, store=house.ana) as ana:
+        await ana.connect()
+        await talk(shop, ana, "as ever")
+        assert "STORE_WENT_BACK" not in running.text
+
+
 async def _stream(business: BusinessClient, count: int) -> None:
     messages = [OutgoingMessage(ANA_NUMBER, f"load {n}") for n in range(count)]
     async with business.send_many(messages) as stream:

@@ -9,6 +9,10 @@ class Unseen:
     generation = 0
     opened_at = 0
     position = 0
+    mark = b""
+
+    async def keep_mark(self, mark: bytes) -> None:
+        self.mark = mark
 
     async def agreed(self) -> None:
         pass

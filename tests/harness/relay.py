@@ -32,6 +32,7 @@ from letterlockd.rpc.server import OPEN_METHODS
 from letterlockd.sealing import keyring
 from letterlockd.sealing.deletions import DELETIONS
 from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.store.history import HISTORY, History
 from letterlockd.store.memory import MemoryStore
 from letterlockd.store.port import Store
 from letterlockd.traces import Traces
@@ -50,7 +51,7 @@ BUSINESS_NUMBER = "+4930123456"
 
 
 def memory_store() -> MemoryStore:
-    return MemoryStore([*TABLES, *keyring.TABLES, DELETIONS])
+    return MemoryStore([*TABLES, *keyring.TABLES, DELETIONS, HISTORY])
 
 
 class Outbox:
@@ -333,7 +334,15 @@ async def running_relay(
     outbox = Outbox()
     keys = await keyring.Keyring.open(store, FileKeyProvider(folder / "master.key"), clock)
     relay = await Relay.open(
-        store, keys, clock, os.urandom, settings or RelaySettings(), GATEWAYS, outbox, traces
+        store,
+        keys,
+        clock,
+        os.urandom,
+        settings or RelaySettings(),
+        GATEWAYS,
+        outbox,
+        await History.open(store, lambda: 1),
+        traces,
     )
     gatekeeper = Gatekeeper(relay.authenticator, open_methods=OPEN_METHODS, max_calls=1_000)
     server = grpc.aio.server(interceptors=[gatekeeper])

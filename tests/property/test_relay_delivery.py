@@ -27,6 +27,7 @@ from letterlockd.relay.settings import RelaySettings
 from letterlockd.relay.tables import MAILBOXES
 from letterlockd.sealing import keyring
 from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.store.history import History
 from letterlockd.store.memory import MemoryStore
 from letterlockd.store.port import Commit, Outcome, Record, Table
 
@@ -166,6 +167,7 @@ async def play(actions: list[tuple[str, float]], seed: int, folder: Path) -> Non
         SETTINGS,
         GATEWAYS,
         Outbox(),
+        await History.open(memory, lambda: 1),
     )
     try:
         async with asyncio.timeout(5):

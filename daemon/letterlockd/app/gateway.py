@@ -12,7 +12,13 @@ import grpc
 from letterlock.v1 import businesses_pb2_grpc, identities_pb2_grpc, receiving_pb2_grpc
 
 from letterlockd.app.exporting import open_traces
-from letterlockd.app.parts import limits_of, open_store, protections_of, server_identity
+from letterlockd.app.parts import (
+    count_restorations,
+    limits_of,
+    open_store,
+    protections_of,
+    server_identity,
+)
 from letterlockd.app.watching import time_path, watch_gateway
 from letterlockd.clock import WaryClock, system_clock
 from letterlockd.files import read_file
@@ -135,6 +141,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         running=[store.failed, books.failed, sweeper.run, rotation.run, finish_removals],
     )
     _count(composed.counters, server, messaging, gateway, pool)
+    count_restorations(composed.counters, history)
     composed.counters.count(receptions.counters)
     composed.counters.legs(composed.health)
     time_path(composed.counters, gateway, store, pool)

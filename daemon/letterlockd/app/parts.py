@@ -16,14 +16,16 @@ from letterlockd.sealing import keyring
 from letterlockd.sealing.deletions import DELETIONS
 from letterlockd.sealing.protection import Command, Passphrase, Protections
 from letterlockd.settings import Settings
-from letterlockd.store.history import HISTORY
+from letterlockd.store.history import HISTORY, History
 from letterlockd.store.lmdb.front import LmdbStore, Migration
 from letterlockd.store.port import Table
+from letterlockd.telemetry import Counters
 
 __all__ = [
     "COMMIT_TIMES",
     "MIGRATIONS",
     "SCHEMA_VERSION",
+    "count_restorations",
     "limits_of",
     "open_store",
     "protections_of",
@@ -88,6 +90,15 @@ def server_identity(settings: Settings) -> ServerIdentity:
     if tls.certificate is not None and tls.key is not None:
         return own_identity(tls.certificate, tls.key, now)
     return local_identity(Layout(settings.data_folder).tls, tls.names, now)
+
+
+def count_restorations(counters: Counters, history: History) -> None:
+    """The metric of a store that was restored, or was found to have gone back."""
+    counters.gauge(
+        "restorations",
+        "How often the store was restored or had gone back.",
+        lambda: history.generation,
+    )
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -11,6 +11,7 @@ from letterlock.relay.v1 import accounts_pb2_grpc, keys_pb2_grpc
 from letterlockd.app.exporting import open_traces
 from letterlockd.app.parts import (
     COMMIT_TIMES,
+    count_restorations,
     limits_of,
     open_store,
     protections_of,
@@ -55,8 +56,9 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     provider, former = await asyncio.to_thread(open_master_keys, key_file, protections)
     identity = await asyncio.to_thread(server_identity, settings)
     store = await open_store(settings, "relay", TABLES, opened)
+    history = await History.open(store, lambda: store.position)
     keyring = await Keyring.open(store, provider, clock, former=former)
-    await restored.settle(store, await History.open(store, lambda: store.position))
+    await restored.settle(store, history)
     relay = await Relay.open(
         store,
         keyring,
@@ -65,6 +67,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         RelaySettings(),
         gateways,
         _verification_sender(settings, layout),
+        history,
         await open_traces("relay", settings, clock, opened),
     )
     opened.push_async_callback(relay.aclose)
@@ -86,6 +89,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         running=[store.failed, relay.failed, rotation.run],
     )
     _count(composed.counters, server, relay)
+    count_restorations(composed.counters, history)
     composed.counters.legs(composed.health)
     composed.counters.histogram("commit", COMMIT_TIMES, store.commit_times)
     return composed

@@ -31,7 +31,7 @@ from letterlockd.sealing import keyring
 from letterlockd.sealing.deletions import DELETIONS
 from letterlockd.sealing.rotation import open_master_keys
 from letterlockd.settings import Settings
-from letterlockd.store.history import HISTORY
+from letterlockd.store.history import GENERATION, HISTORY, restorations
 from letterlockd.store.lmdb.reader import Reader
 from letterlockd.store.lmdb.verify import Report, verify
 from letterlockd.store.port import StoreUnavailable, Table
@@ -63,6 +63,8 @@ class StoreReport:
     expiry_entries: int = 0
     seals_checked: bool = False
     wrong: dict[str, int] = field(default_factory=dict)
+    restorations: int = 0
+    """How often it was restored, or was found to have gone back."""
 
     def lines(self) -> list[str]:
         """For people."""
@@ -71,6 +73,7 @@ class StoreReport:
         return [
             f"{self.store}: {total} records, {self.expiry_entries} expiry entries, {seals}: "
             + ("DAMAGED" if self.wrong else "good"),
+            *([f"  restored or gone back: {self.restorations}"] if self.restorations else []),
             *(f"  {what}: {count}" for what, count in self.wrong.items()),
         ]
 
@@ -103,11 +106,25 @@ def verify_one(settings: Settings, stores: Path, name: str, *, seals: bool) -> S
         for difference in found.differences
     )
     wrong.update(_counters(name, found))
+    existing = [table for table in tables if table.number in found.tables]
     if seals:
-        existing = [table for table in tables if table.number in found.tables]
         wrong.update(asyncio.run(_seals(settings, folder, name, existing)))
     records = {_name(tables, number): count for number, count in found.tables.items()}
-    return StoreReport(name, records, found.expiry_entries, seals, dict(wrong))
+    return StoreReport(
+        name, records, found.expiry_entries, seals, dict(wrong), _restorations(folder, existing)
+    )
+
+
+def _restorations(folder: Path, tables: Sequence[Table]) -> int:
+    if HISTORY not in tables:
+        return 0
+    reader = Reader(folder, tables)
+    try:
+        return restorations(reader.get_many(HISTORY.number, (GENERATION,))[0])
+    except StoreUnavailable:
+        return 0  # a damaged page, which the structure's check has told of
+    finally:
+        reader.close()
 
 
 def _counters(name: str, found: Report) -> list[str]:

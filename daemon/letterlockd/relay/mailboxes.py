@@ -10,6 +10,7 @@ pressure reaches the sender (I6). Knows nothing of gRPC.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import partial
 
 from letterlock.relay.v1.mailbox_pb2 import Acks, ConnectRequest, Open, Submissions
@@ -23,6 +24,7 @@ from letterlockd.relay.intake import Intake
 from letterlockd.relay.items import Debt
 from letterlockd.relay.journal import Journal
 from letterlockd.relay.levels import Levels
+from letterlockd.relay.marks import Marks
 from letterlockd.relay.pasts import Pasts
 from letterlockd.relay.receipts import Acknowledged
 from letterlockd.relay.sender_numbers import SenderNumbers
@@ -47,6 +49,7 @@ class Mailboxes:
         store: Store,
         directory: Directory,
         pasts: Pasts,
+        marks: Marks,
         levels: Levels,
         intake: Intake,
         journal: Journal,
@@ -58,6 +61,7 @@ class Mailboxes:
         self._directory = directory
         self._numbers = SenderNumbers(directory)
         self._pasts = pasts
+        self._marks = marks
         self._levels = levels
         self._intake = intake
         self._journal = journal
@@ -80,6 +84,7 @@ class Mailboxes:
             )
         connection = self._connection(caller, self._window(first.open))
         if isinstance(caller, GatewayCaller):
+            await self._marks.shown(first.open.store_mark)
             connection.newer_generation = self._pasts.opened(
                 caller.gateway_id, first.open.store_generation, first.open.store_position
             )
@@ -92,6 +97,11 @@ class Mailboxes:
             self.close(connection)
             raise
         return connection
+
+    def frames(self, caller: Caller, connection: Connection) -> AsyncIterator[bytes]:
+        """What goes out on the stream, serialised, until it ends."""
+        frames = connection.frames()
+        return self._marks.among(frames) if isinstance(caller, GatewayCaller) else frames
 
     def close(self, connection: Connection) -> None:
         """The stream is over; what it had unacknowledged is delivered again on the next one."""

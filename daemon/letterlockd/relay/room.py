@@ -27,6 +27,7 @@ from letterlockd.relay.item_ids import ItemIds
 from letterlockd.relay.journal import Journal
 from letterlockd.relay.levels import Levels
 from letterlockd.relay.mailboxes import Mailboxes
+from letterlockd.relay.marks import Marks
 from letterlockd.relay.numbers import NumberVault
 from letterlockd.relay.pasts import Pasts
 from letterlockd.relay.prekeys import PreKeys
@@ -38,6 +39,7 @@ from letterlockd.relay.usage import Usage
 from letterlockd.relay.verification import Verifications, VerificationSender
 from letterlockd.sealing.deletions import Deletions
 from letterlockd.sealing.keyring import Keyring
+from letterlockd.store.history import History
 from letterlockd.store.port import Store, StoreUnavailable
 from letterlockd.traces import Traces
 
@@ -56,12 +58,14 @@ class Relay:
         settings: RelaySettings,
         gateways: Mapping[str, str],
         pasts: Pasts,
+        marks: Marks,
         verification: VerificationSender,
         deletions: Deletions,
         traces: Traces | None,
     ) -> None:
         self.settings = settings
         self._pasts = pasts
+        self._marks = marks
         self.gateway_mailboxes: Mapping[str, int] = pasts.mailboxes
         self.switchboard = Switchboard()
         ids = ItemIds(store)
@@ -87,6 +91,7 @@ class Relay:
             store,
             self.directory,
             pasts,
+            marks,
             levels,
             intake,
             self._journal,
@@ -124,6 +129,7 @@ class Relay:
         settings: RelaySettings,
         gateways: Mapping[str, str],
         verification: VerificationSender,
+        history: History,
         traces: Traces | None = None,
     ) -> Self:
         """A running relay. `gateways` maps gateway ids to the hex SHA-256 of their credentials.
@@ -141,6 +147,7 @@ class Relay:
             settings,
             gateways,
             pasts,
+            await Marks.open(keyring, history, clock, random),
             verification,
             deletions,
             traces,
@@ -189,6 +196,7 @@ class Relay:
                 group.create_task(self._journal.run())
                 group.create_task(self.sweeper.run())
                 group.create_task(self._pasts.run())
+                group.create_task(self._marks.watch())
         except BaseExceptionGroup as failures:
             self._failure = _told_of(failures)
             self.switchboard.end_all(self._failure)

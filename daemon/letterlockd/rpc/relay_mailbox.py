@@ -45,7 +45,7 @@ class MailboxServicer(mailbox_pb2_grpc.MailboxServicer):
         try:
             async with asyncio.TaskGroup() as group:
                 reader = group.create_task(self._read(caller, connection, context))
-                async for frame in connection.frames():
+                async for frame in self._mailboxes.frames(caller, connection):
                     await context.write(frame)
                 reader.cancel()
         finally:

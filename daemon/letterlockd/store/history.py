@@ -4,6 +4,8 @@
                 "settled"    → be64, the generation whose consequences are all drawn
                 "opened-at"  → be64, the position at the first opening since somebody outside last
                                agreed with it
+                "relay-mark" → what this gateway keeps for its relay, which compares it with its own
+                               past (`relay.marks`)
 
 A *position* is a number that every commit raises and every copy carries (LMDB's transaction
 number). Whoever outside remembers (generation, position) of the newest state that it saw, notices
@@ -17,13 +19,22 @@ import contextlib
 from collections.abc import Callable
 from typing import Self
 
-from letterlockd.store.port import Delete, Put, Store, StoreFull, Table
+from letterlockd.errors import EnvironmentFault
+from letterlockd.store.port import Delete, Put, Record, Store, StoreFull, Table
 
-__all__ = ["HISTORY", "History"]
+__all__ = ["GENERATION", "HISTORY", "History", "WentBack", "restorations"]
 
 HISTORY = Table("history", 4, expires=False)
 
-_GENERATION, _SETTLED, _OPENED_AT = b"generation", b"settled", b"opened-at"
+GENERATION, _SETTLED, _OPENED_AT = b"generation", b"settled", b"opened-at"
+_RELAY_MARK = b"relay-mark"
+
+
+class WentBack(EnvironmentFault):
+    """Somebody outside knows a newer state of the store: it was copied back. It is treated as
+    restored from now on, by a fresh start, because nothing in memory can be trusted either."""
+
+    reason = "STORE_WENT_BACK"
 
 
 class History:
@@ -37,27 +48,32 @@ class History:
         generation: int,
         settled: int,
         opened_at: int | None,
+        mark: bytes,
     ) -> None:
         self._store = store
         self._position = position
         self._settled = settled
         self._opened_at = opened_at
         self.generation = generation
+        self.mark = mark
+        """The newest mark of the relay that is kept; empty: none."""
 
     @classmethod
     async def open(cls, store: Store, position: Callable[[], int]) -> Self:
         """Read it, and note the position if none is waiting to be agreed with. `position`: the
         store's, now."""
-        found = await store.get_many(HISTORY, [_GENERATION, _SETTLED, _OPENED_AT])
+        found = await store.get_many(HISTORY, [GENERATION, _SETTLED, _OPENED_AT])
         generation, settled, opened_at = (
             None if record is None else int.from_bytes(record.value, "big") for record in found
         )
+        mark = await store.get(HISTORY, _RELAY_MARK)
         history = cls(
             store,
             position,
             generation=generation or 0,
             settled=settled or 0,
             opened_at=opened_at,
+            mark=b"" if mark is None else mark.value,
         )
         if opened_at is None:
             await history._note_opening(position())
@@ -91,8 +107,14 @@ class History:
         """This is an older state of the store: begin a generation that nobody knows yet. Raises
         `StoreFull`; then nothing has changed."""
         generation = max(self.generation, known_generation) + 1
-        await self._store.commit([[_put(_GENERATION, generation)]])
+        await self._store.commit([[_put(GENERATION, generation)]])
         self.generation = generation
+
+    async def keep_mark(self, mark: bytes) -> None:
+        """Keep the relay's newest mark; on a full disk the one before."""
+        with contextlib.suppress(StoreFull):
+            await self._store.commit([[Put(HISTORY, _RELAY_MARK, mark)]])
+            self.mark = mark
 
     async def settle(self) -> None:
         """All consequences of this generation are drawn."""
@@ -102,6 +124,11 @@ class History:
     async def _note_opening(self, position: int) -> None:
         self._opened_at = position
         await self._store.commit([[_put(_OPENED_AT, position)]])
+
+
+def restorations(generation: Record | None) -> int:
+    """How often a store was restored or had gone back, by the record under `GENERATION`."""
+    return 0 if generation is None else int.from_bytes(generation.value, "big")
 
 
 def _put(key: bytes, number: int) -> Put:

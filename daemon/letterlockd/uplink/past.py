@@ -1,4 +1,5 @@
-"""What the relay is told of our store, so that it can tell us when the store has gone back.
+"""What the relay is told of our store, so that it can tell us when the store has gone back, and
+the mark that we keep so that it notices the same of its own.
 
 Knows no store: `store.history.History` is one.
 """
@@ -7,9 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from letterlockd.errors import EnvironmentFault
-
-__all__ = ["Past", "WentBack"]
+__all__ = ["Past"]
 
 
 class Past(Protocol):
@@ -27,6 +26,15 @@ class Past(Protocol):
         """The position now."""
         ...
 
+    @property
+    def mark(self) -> bytes:
+        """The newest mark of the relay that was kept; empty: none."""
+        ...
+
+    async def keep_mark(self, mark: bytes, /) -> None:
+        """Keep this one instead."""
+        ...
+
     async def agreed(self) -> None:
         """The relay knows nothing newer."""
         ...
@@ -34,10 +42,3 @@ class Past(Protocol):
     async def went_back(self, known_generation: int, /) -> None:
         """The relay knows a newer state, of this generation."""
         ...
-
-
-class WentBack(EnvironmentFault):
-    """The relay knows a newer state of our store: it was copied back. It is treated as restored
-    from now on, by a fresh start, because nothing in memory can be trusted either."""
-
-    reason = "STORE_WENT_BACK"

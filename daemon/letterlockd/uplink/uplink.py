@@ -22,16 +22,18 @@ from letterlock.relay.v1 import mailbox_pb2 as wire
 from letterlockd.errors import BusyError
 from letterlockd.model.histogram import Histogram
 from letterlockd.model.varint import varint
+from letterlockd.store.history import WentBack
 from letterlockd.uplink.backoff import Backoff
 from letterlockd.uplink.calls import RelayCalls, RelayUnavailable
 from letterlockd.uplink.flight import Answered, Flight
-from letterlockd.uplink.past import Past, WentBack
+from letterlockd.uplink.past import Past
 from letterlockd.uplink.reach import Reach
 
 __all__ = ["Traffic", "Uplink"]
 
 _CONNECT = "/letterlock.relay.v1.Mailbox/Connect"
 _OPEN_SECONDS = 10.0
+_MAX_MARK_BYTES = 64
 _POSITION_TAG = b"\x20"  # ConnectRequest.store_position: field 4, varint
 
 T = TypeVar("T", bound=Hashable)
@@ -79,6 +81,8 @@ class Uplink(Generic[T]):
         self._backoff = Backoff(fraction)
         self._reach = Reach(address)
         self._something_to_say = asyncio.Event()
+        self._mark = b""
+        self._new_mark = asyncio.Event()
         self._epoch = 0
         self._connected = False
         self.proofs = 0
@@ -136,6 +140,7 @@ class Uplink(Generic[T]):
                         window=self._window,
                         store_generation=self._past.generation,
                         store_position=self._past.opened_at,
+                        store_mark=self._past.mark,
                     )
                 )
                 await _say(call, opening.SerializeToString())
@@ -165,16 +170,22 @@ class Uplink(Generic[T]):
         )
 
     async def _pump(self, call: _Call, traffic: Traffic[T]) -> None:
-        writer = asyncio.create_task(self._write(call))
-        reader = asyncio.create_task(self._receive(call, traffic))
+        work = (self._write(call), self._receive(call, traffic), self._keep_marks())
+        tasks = {asyncio.create_task(each) for each in work}
         try:
-            done, _ = await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            writer.cancel()
-            reader.cancel()
-            await asyncio.gather(writer, reader, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_marks(self) -> None:
+        while True:
+            await self._new_mark.wait()
+            self._new_mark.clear()
+            await self._past.keep_mark(self._mark)
 
     async def _write(self, call: _Call) -> None:
         while True:
@@ -207,6 +218,9 @@ class Uplink(Generic[T]):
         frame = await call.read()
         if not isinstance(frame, wire.ConnectResponse):
             raise _StreamEnded("the relay ended the stream")
+        if 0 < len(frame.store_mark) <= _MAX_MARK_BYTES:
+            self._mark = frame.store_mark
+            self._new_mark.set()
         return frame
 
 

@@ -15,6 +15,7 @@ from letterlockd.relay.settings import RelaySettings
 from letterlockd.relay.tables import TABLES
 from letterlockd.sealing import keyring
 from letterlockd.sealing.deletions import DELETIONS
+from letterlockd.store.history import HISTORY
 from letterlockd.store.memory import MemoryStore
 from letterlockd.store.port import Commit, Outcome, StoreFull
 
@@ -66,7 +67,7 @@ class HeldStore(MemoryStore):
     """Holds a commit up while `go` is set and not yet so, then refuses it."""
 
     def __init__(self) -> None:
-        super().__init__([*TABLES, *keyring.TABLES, DELETIONS])
+        super().__init__([*TABLES, *keyring.TABLES, DELETIONS, HISTORY])
         self.go: asyncio.Event | None = None
         self.reached = asyncio.Event()
 

@@ -67,6 +67,16 @@ async def test_on_a_full_disk_no_generation_is_begun(place: Place) -> None:
     assert (await place.start()).generation == 4
 
 
+async def test_the_relays_newest_mark_is_kept_as_far_as_there_is_room(place: Place) -> None:
+    history = await place.start()
+    assert history.mark == b""
+    await history.keep_mark(b"one")
+    place.store.full = True
+    await history.keep_mark(b"two")
+    assert history.mark == b"one"
+    assert (await place.start()).mark == b"one"
+
+
 async def test_a_generation_that_nobody_knows_is_begun_and_settled(place: Place) -> None:
     history = await place.start()
     await history.went_back(known_generation=6)

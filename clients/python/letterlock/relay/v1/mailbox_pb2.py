@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from letterlock.v1 import errors_pb2 as letterlock_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!letterlock/relay/v1/mailbox.proto\x12\x13letterlock.relay.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aletterlock/v1/errors.proto\"\xc0\x01\n\x0e\x43onnectRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.letterlock.relay.v1.OpenH\x00\x12\x37\n\x0bsubmissions\x18\x02 \x01(\x0b\x32 .letterlock.relay.v1.SubmissionsH\x00\x12)\n\x04\x61\x63ks\x18\x03 \x01(\x0b\x32\x19.letterlock.relay.v1.AcksH\x00\x12\x16\n\x0estore_position\x18\x04 \x01(\x04\x42\x07\n\x05\x66rame\"H\n\x04Open\x12\x0e\n\x06window\x18\x01 \x01(\r\x12\x18\n\x10store_generation\x18\x02 \x01(\x04\x12\x16\n\x0estore_position\x18\x03 \x01(\x04\"C\n\x0bSubmissions\x12\x34\n\x0bsubmissions\x18\x01 \x03(\x0b\x32\x1f.letterlock.relay.v1.Submission\"\x9a\x02\n\nSubmission\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x19\n\x11sender_account_id\x18\x02 \x01(\x0c\x12\x1c\n\x14recipient_account_id\x18\x03 \x01(\x0c\x12\x36\n\tenvelopes\x18\x04 \x03(\x0b\x32#.letterlock.relay.v1.DeviceEnvelope\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0ereceipt_wanted\x18\x06 \x01(\x08\x12\x11\n\tephemeral\x18\x07 \x01(\x08\x12+\n\x06resend\x18\x08 \x01(\x0b\x32\x1b.letterlock.relay.v1.Resend\"-\n\x06Resend\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"X\n\x0e\x44\x65viceEnvelope\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x17\n\x0fregistration_id\x18\x02 \x01(\r\x12\x0c\n\x04type\x18\x03 \x01(\r\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\"1\n\x04\x41\x63ks\x12\x10\n\x08item_ids\x18\x01 \x03(\x04\x12\x17\n\x0f\x66\x61iled_item_ids\x18\x02 \x03(\x04\"\xab\x02\n\x0f\x43onnectResponse\x12-\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.letterlock.relay.v1.OpenedH\x00\x12\x39\n\x07results\x18\x02 \x01(\x0b\x32&.letterlock.relay.v1.SubmissionResultsH\x00\x12\x35\n\ndeliveries\x18\x03 \x01(\x0b\x32\x1f.letterlock.relay.v1.DeliveriesH\x00\x12\x36\n\x0bqueue_empty\x18\x04 \x01(\x0b\x32\x1f.letterlock.relay.v1.QueueEmptyH\x00\x12\x36\n\x08\x64raining\x18\x05 \x01(\x0b\x32\".letterlock.relay.v1.RelayDrainingH\x00\x42\x07\n\x05\x66rame\"L\n\x06Opened\x12\x0e\n\x06window\x18\x01 \x01(\r\x12\x1d\n\x10newer_generation\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_newer_generation\"K\n\x11SubmissionResults\x12\x36\n\x07results\x18\x01 \x03(\x0b\x32%.letterlock.relay.v1.SubmissionResult\"\xba\x01\n\x10SubmissionResult\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x19\n\x11sender_account_id\x18\x02 \x01(\x0c\x12\'\n\x07refused\x18\x03 \x01(\x0b\x32\x16.letterlock.v1.Refusal\x12\x1a\n\x12missing_device_ids\x18\x04 \x03(\r\x12\x18\n\x10\x65xtra_device_ids\x18\x05 \x03(\r\x12\x18\n\x10stale_device_ids\x18\x06 \x03(\r\"6\n\nDeliveries\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.letterlock.relay.v1.Item\"\x85\x01\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12\x31\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1d.letterlock.relay.v1.EnvelopeH\x00\x12\x31\n\x08receipts\x18\x03 \x01(\x0b\x32\x1d.letterlock.relay.v1.ReceiptsH\x00\x42\x06\n\x04kind\"\xd6\x02\n\x08\x45nvelope\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x19\n\x11sender_account_id\x18\x02 \x01(\x0c\x12\x18\n\x10sender_device_id\x18\x03 \x01(\r\x12\x1c\n\x14recipient_account_id\x18\x04 \x01(\x0c\x12\x1b\n\x13recipient_device_id\x18\x05 \x01(\r\x12\x0c\n\x04type\x18\x06 \x01(\r\x12\x0c\n\x04\x62ody\x18\x07 \x01(\x0c\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13sender_phone_number\x18\n \x01(\t\x12+\n\x06resend\x18\x0b \x01(\x0b\x32\x1b.letterlock.relay.v1.Resend\":\n\x08Receipts\x12.\n\x08receipts\x18\x01 \x03(\x0b\x32\x1c.letterlock.relay.v1.Receipt\"\x9f\x02\n\x07Receipt\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x19\n\x11sender_account_id\x18\x02 \x01(\x0c\x12\x1c\n\x14recipient_account_id\x18\x03 \x01(\x0c\x12/\n\x04kind\x18\x04 \x01(\x0e\x32!.letterlock.relay.v1.Receipt.Kind\x12\x11\n\tdevice_id\x18\x05 \x01(\r\x12\x30\n\x0creceipt_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_DELIVERED\x10\x01\x12\x10\n\x0cKIND_EXPIRED\x10\x02\x12\r\n\tKIND_GONE\x10\x03\"\x0c\n\nQueueEmpty\"9\n\rRelayDraining\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration2c\n\x07Mailbox\x12X\n\x07\x43onnect\x12#.letterlock.relay.v1.ConnectRequest\x1a$.letterlock.relay.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!letterlock/relay/v1/mailbox.proto\x12\x13letterlock.relay.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aletterlock/v1/errors.proto\"\xc0\x01\n\x0e\x43onnectRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.letterlock.relay.v1.OpenH\x00\x12\x37\n\x0bsubmissions\x18\x02 \x01(\x0b\x32 .letterlock.relay.v1.SubmissionsH\x00\x12)\n\x04\x61\x63ks\x18\x03 \x01(\x0b\x32\x19.letterlock.relay.v1.AcksH\x00\x12\x16\n\x0estore_position\x18\x04 \x01(\x04\x42\x07\n\x05\x66rame\"\\\n\x04Open\x12\x0e\n\x06window\x18\x01 \x01(\r\x12\x18\n\x10store_generation\x18\x02 \x01(\x04\x12\x16\n\x0estore_position\x18\x03 \x01(\x04\x12\x12\n\nstore_mark\x18\x04 \x01(\x0c\"C\n\x0bSubmissions\x12\x34\n\x0bsubmissions\x18\x01 \x03(\x0b\x32\x1f.letterlock.relay.v1.Submission\"\x9a\x02\n\nSubmission\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x19\n\x11sender_account_id\x18\x02 \x01(\x0c\x12\x1c\n\x14recipient_account_id\x18\x03 \x01(\x0c\x12\x36\n\tenvelopes\x18\x04 \x03(\x0b\x32#.letterlock.relay.v1.DeviceEnvelope\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0ereceipt_wanted\x18\x06 \x01(\x08\x12\x11\n\tephemeral\x18\x07 \x01(\x08\x12+\n\x06resend\x18\x08 \x01(\x0b\x32\x1b.letterlock.relay.v1.Resend\"-\n\x06Resend\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"X\n\x0e\x44\x65viceEnvelope\x12\x11\n\tdevice_id\x18\x01 \x01(\r\x12\x17\n\x0fregistration_id\x18\x02 \x01(\r\x12\x0c\n\x04type\x18\x03 \x01(\r\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\"1\n\x04\x41\x63ks\x12\x10\n\x08item_ids\x18\x01 \x03(\x04\x12\x17\n\x0f\x66\x61iled_item_ids\x18\x02 \x03(\x04\"\xbf\x02\n\x0f\x43onnectResponse\x12-\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.letterlock.relay.v1.OpenedH\x00\x12\x39\n\x07results\x18\x02 \x01(\x0b\x32&.letterlock.relay.v1.SubmissionResultsH\x00\x12\x35\n\ndeliveries\x18\x03 \x01(\x0b\x32\x1f.letterlock.relay.v1.DeliveriesH\x00\x12\x36\n\x0bqueue_empty\x18\x04 \x01(\x0b\x32\x1f.letterlock.relay.v1.QueueEmptyH\x00\x12\x36\n\x08\x64raining\x18\x05 \x01(\x0b\x32\".letterlock.relay.v1.RelayDrainingH\x00\x12\x12\n\nstore_mark\x18\x06 \x01(\x0c\x42\x07\n\x05\x66rame\"L\n\x06Opened\x12\x0e\n\x06window\x18\x01 \x01(\r\x12\x1d\n\x10newer_generation\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_newer_generation\"K\n\x11SubmissionResults\x12\x36\n\x07results\x18\x01 \x03(\x0b\x32%.letterlock.relay.v1.SubmissionResult\"\xba\x01\n\x10SubmissionResult\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x19\n\x11sender_account_id\x18\x02 \x01(\x0c\x12\'\n\x07refused\x18\x03 \x01(\x0b\x32\x16.letterlock.v1.Refusal\x12\x1a\n\x12missing_device_ids\x18\x04 \x03(\r\x12\x18\n\x10\x65xtra_device_ids\x18\x05 \x03(\r\x12\x18\n\x10stale_device_ids\x18\x06 \x03(\r\"6\n\nDeliveries\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.letterlock.relay.v1.Item\"\x85\x01\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\x04\x12\x31\n\x08\x65nvelope\x18\x02 \x01(\x0b\x32\x1d.letterlock.relay.v1.EnvelopeH\x00\x12\x31\n\x08receipts\x18\x03 \x01(\x0b\x32\x1d.letterlock.relay.v1.ReceiptsH\x00\x42\x06\n\x04kind\"\xd6\x02\n\x08\x45nvelope\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x19\n\x11sender_account_id\x18\x02 \x01(\x0c\x12\x18\n\x10sender_device_id\x18\x03 \x01(\r\x12\x1c\n\x14recipient_account_id\x18\x04 \x01(\x0c\x12\x1b\n\x13recipient_device_id\x18\x05 \x01(\r\x12\x0c\n\x04type\x18\x06 \x01(\r\x12\x0c\n\x04\x62ody\x18\x07 \x01(\x0c\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x13sender_phone_number\x18\n \x01(\t\x12+\n\x06resend\x18\x0b \x01(\x0b\x32\x1b.letterlock.relay.v1.Resend\":\n\x08Receipts\x12.\n\x08receipts\x18\x01 \x03(\x0b\x32\x1c.letterlock.relay.v1.Receipt\"\x9f\x02\n\x07Receipt\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x19\n\x11sender_account_id\x18\x02 \x01(\x0c\x12\x1c\n\x14recipient_account_id\x18\x03 \x01(\x0c\x12/\n\x04kind\x18\x04 \x01(\x0e\x32!.letterlock.relay.v1.Receipt.Kind\x12\x11\n\tdevice_id\x18\x05 \x01(\r\x12\x30\n\x0creceipt_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_DELIVERED\x10\x01\x12\x10\n\x0cKIND_EXPIRED\x10\x02\x12\r\n\tKIND_GONE\x10\x03\"\x0c\n\nQueueEmpty\"9\n\rRelayDraining\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration2c\n\x07Mailbox\x12X\n\x07\x43onnect\x12#.letterlock.relay.v1.ConnectRequest\x1a$.letterlock.relay.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,41 +37,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONNECTREQUEST']._serialized_start=152
   _globals['_CONNECTREQUEST']._serialized_end=344
   _globals['_OPEN']._serialized_start=346
-  _globals['_OPEN']._serialized_end=418
-  _globals['_SUBMISSIONS']._serialized_start=420
-  _globals['_SUBMISSIONS']._serialized_end=487
-  _globals['_SUBMISSION']._serialized_start=490
-  _globals['_SUBMISSION']._serialized_end=772
-  _globals['_RESEND']._serialized_start=774
-  _globals['_RESEND']._serialized_end=819
-  _globals['_DEVICEENVELOPE']._serialized_start=821
-  _globals['_DEVICEENVELOPE']._serialized_end=909
-  _globals['_ACKS']._serialized_start=911
-  _globals['_ACKS']._serialized_end=960
-  _globals['_CONNECTRESPONSE']._serialized_start=963
-  _globals['_CONNECTRESPONSE']._serialized_end=1262
-  _globals['_OPENED']._serialized_start=1264
-  _globals['_OPENED']._serialized_end=1340
-  _globals['_SUBMISSIONRESULTS']._serialized_start=1342
-  _globals['_SUBMISSIONRESULTS']._serialized_end=1417
-  _globals['_SUBMISSIONRESULT']._serialized_start=1420
-  _globals['_SUBMISSIONRESULT']._serialized_end=1606
-  _globals['_DELIVERIES']._serialized_start=1608
-  _globals['_DELIVERIES']._serialized_end=1662
-  _globals['_ITEM']._serialized_start=1665
-  _globals['_ITEM']._serialized_end=1798
-  _globals['_ENVELOPE']._serialized_start=1801
-  _globals['_ENVELOPE']._serialized_end=2143
-  _globals['_RECEIPTS']._serialized_start=2145
-  _globals['_RECEIPTS']._serialized_end=2203
-  _globals['_RECEIPT']._serialized_start=2206
-  _globals['_RECEIPT']._serialized_end=2493
-  _globals['_RECEIPT_KIND']._serialized_start=2412
-  _globals['_RECEIPT_KIND']._serialized_end=2493
-  _globals['_QUEUEEMPTY']._serialized_start=2495
-  _globals['_QUEUEEMPTY']._serialized_end=2507
-  _globals['_RELAYDRAINING']._serialized_start=2509
-  _globals['_RELAYDRAINING']._serialized_end=2566
-  _globals['_MAILBOX']._serialized_start=2568
-  _globals['_MAILBOX']._serialized_end=2667
+  _globals['_OPEN']._serialized_end=438
+  _globals['_SUBMISSIONS']._serialized_start=440
+  _globals['_SUBMISSIONS']._serialized_end=507
+  _globals['_SUBMISSION']._serialized_start=510
+  _globals['_SUBMISSION']._serialized_end=792
+  _globals['_RESEND']._serialized_start=794
+  _globals['_RESEND']._serialized_end=839
+  _globals['_DEVICEENVELOPE']._serialized_start=841
+  _globals['_DEVICEENVELOPE']._serialized_end=929
+  _globals['_ACKS']._serialized_start=931
+  _globals['_ACKS']._serialized_end=980
+  _globals['_CONNECTRESPONSE']._serialized_start=983
+  _globals['_CONNECTRESPONSE']._serialized_end=1302
+  _globals['_OPENED']._serialized_start=1304
+  _globals['_OPENED']._serialized_end=1380
+  _globals['_SUBMISSIONRESULTS']._serialized_start=1382
+  _globals['_SUBMISSIONRESULTS']._serialized_end=1457
+  _globals['_SUBMISSIONRESULT']._serialized_start=1460
+  _globals['_SUBMISSIONRESULT']._serialized_end=1646
+  _globals['_DELIVERIES']._serialized_start=1648
+  _globals['_DELIVERIES']._serialized_end=1702
+  _globals['_ITEM']._serialized_start=1705
+  _globals['_ITEM']._serialized_end=1838
+  _globals['_ENVELOPE']._serialized_start=1841
+  _globals['_ENVELOPE']._serialized_end=2183
+  _globals['_RECEIPTS']._serialized_start=2185
+  _globals['_RECEIPTS']._serialized_end=2243
+  _globals['_RECEIPT']._serialized_start=2246
+  _globals['_RECEIPT']._serialized_end=2533
+  _globals['_RECEIPT_KIND']._serialized_start=2452
+  _globals['_RECEIPT_KIND']._serialized_end=2533
+  _globals['_QUEUEEMPTY']._serialized_start=2535
+  _globals['_QUEUEEMPTY']._serialized_end=2547
+  _globals['_RELAYDRAINING']._serialized_start=2549
+  _globals['_RELAYDRAINING']._serialized_end=2606
+  _globals['_MAILBOX']._serialized_start=2608
+  _globals['_MAILBOX']._serialized_end=2707
 # @@protoc_insertion_point(module_scope)

@@ -73,6 +73,7 @@ class Open(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     STORE_GENERATION_FIELD_NUMBER: _builtins.int
     STORE_POSITION_FIELD_NUMBER: _builtins.int
+    STORE_MARK_FIELD_NUMBER: _builtins.int
     window: _builtins.int
     """How many items may be unacknowledged at a time: 1 to 10,000. Not set: 256."""
     store_generation: _builtins.int
@@ -82,16 +83,21 @@ class Open(_message.Message):
     """
     store_position: _builtins.int
     """See `store_generation`."""
+    store_mark: _builtins.bytes
+    """Gateways: the newest `ConnectResponse.store_mark` that they kept, so that the relay notices when its
+    own store went back. The call then ends with UNAVAILABLE, and the relay starts anew. Not set: there is none.
+    """
     def __init__(
         self,
         *,
         window: _builtins.int = ...,
         store_generation: _builtins.int = ...,
         store_position: _builtins.int = ...,
+        store_mark: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["store_generation", b"store_generation", "store_position", b"store_position", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["store_generation", b"store_generation", "store_mark", b"store_mark", "store_position", b"store_position", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -288,6 +294,11 @@ class ConnectResponse(_message.Message):
     DELIVERIES_FIELD_NUMBER: _builtins.int
     QUEUE_EMPTY_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    STORE_MARK_FIELD_NUMBER: _builtins.int
+    store_mark: _builtins.bytes
+    """Gateways, with a frame now and then: how far the relay's store has come, for the relay alone to read, at most 64
+    bytes. Keep the newest in place of the one before, and show it in `Open`.
+    """
     @_builtins.property
     def opened(self) -> Global___Opened:
         """Answers `open`; first frame only."""
@@ -318,10 +329,11 @@ class ConnectResponse(_message.Message):
         deliveries: Global___Deliveries | None = ...,
         queue_empty: Global___QueueEmpty | None = ...,
         draining: Global___RelayDraining | None = ...,
+        store_mark: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "draining", b"draining", "frame", b"frame", "opened", b"opened", "queue_empty", b"queue_empty", "results", b"results"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "draining", b"draining", "frame", b"frame", "opened", b"opened", "queue_empty", b"queue_empty", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "draining", b"draining", "frame", b"frame", "opened", b"opened", "queue_empty", b"queue_empty", "results", b"results", "store_mark", b"store_mark"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["opened", "results", "deliveries", "queue_empty", "draining"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
