@@ -143,6 +143,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     _count(composed.counters, server, messaging, gateway, pool)
     count_restorations(composed.counters, history)
     composed.counters.count(receptions.counters)
+    composed.counters.count(handover.counters)
     composed.counters.legs(composed.health)
     time_path(composed.counters, gateway, store, pool)
     return composed

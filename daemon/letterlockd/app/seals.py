@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from letterlockd.clock import Clock
 from letterlockd.errors import LetterlockError, NotFound
 from letterlockd.gateway import tables as gateway
+from letterlockd.gateway.handover import open_number
 from letterlockd.gateway.inbox_rows import ACKNOWLEDGED, DEAD_LETTERS, INBOX, RECEIVE_POLICIES
 from letterlockd.gateway.references import open_reference
 from letterlockd.model.ids import AccountId
@@ -44,7 +45,6 @@ from letterlockd.workers.sealed import (
 
 __all__ = ["BrokenSeal", "broken_seals"]
 
-_NUMBER_CONTEXT = b"number"
 
 _Open = Callable[[bytes, Record], Awaitable[None]]
 """Opens a row (key, record). Raises what is wrong with it."""
@@ -243,10 +243,9 @@ class _Openers:
         if not inbound.sealed_payload:
             return
         day_key = await self._keyring.day_key_by_id(account, inbound.day_key_id)
-        context = account + event.pseudonym + inbound.message_id
-        unseal(day_key.key, inbound.sealed_payload, context)
-        if inbound.sealed_number:
-            unseal(day_key.key, inbound.sealed_number, context + _NUMBER_CONTEXT)
+        cipher, context = Cipher(day_key.key), account + event.pseudonym + inbound.message_id
+        cipher.unseal(inbound.sealed_payload, context)
+        open_number(cipher, context, inbound.sealed_number)
 
     async def _business_number(self, key: bytes, record: Record) -> None:
         if key[:1] != registry.number_key(b""):

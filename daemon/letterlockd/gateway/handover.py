@@ -14,6 +14,7 @@ Knows no stream and no store.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from google.protobuf.message import DecodeError
@@ -22,6 +23,7 @@ from letterlock.content.v1.content_pb2 import Payload
 from letterlock.v1 import messaging_pb2
 
 from letterlockd.gateway.references import open_reference
+from letterlockd.model.counting import counted
 from letterlockd.model.ids import AccountId
 from letterlockd.records.v1 import inbox_pb2
 from letterlockd.sealing.errors import KeyDestroyed, SealBroken
@@ -29,7 +31,7 @@ from letterlockd.sealing.keyring import DayKey
 from letterlockd.sealing.seal import Cipher, seal
 from letterlockd.streams.held import Item
 
-__all__ = ["DayKeys", "Handover", "HandoverCounts", "Opened", "seal_number"]
+__all__ = ["DayKeys", "Handover", "HandoverCounters", "Opened", "open_number", "seal_number"]
 
 _NUMBER = b"number"
 
@@ -49,13 +51,12 @@ class Opened(NamedTuple):
     gone: list[Item]
 
 
-class HandoverCounts:
-    """How many events could not be given as they were: `destroyed` with their day key, `broken`
-    where a seal did not open."""
+@dataclass(slots=True)
+class HandoverCounters:
+    """Read by telemetry; written on the loop only."""
 
-    def __init__(self) -> None:
-        self.destroyed = 0
-        self.broken = 0
+    outlived: int = counted("Events not given because their day key was destroyed before.")
+    unreadable: int = counted("Events given without what was sealed, as the seal does not open.")
 
 
 def seal_number(day_key: DayKey, context: bytes, phone_number: str) -> bytes:
@@ -63,12 +64,17 @@ def seal_number(day_key: DayKey, context: bytes, phone_number: str) -> bytes:
     return seal(day_key.key, phone_number.encode(), context + _NUMBER)
 
 
+def open_number(cipher: Cipher, context: bytes, sealed: bytes) -> str:
+    """Undo `seal_number`; where nothing was sealed, there is no number. Raises `SealBroken`."""
+    return cipher.unseal(sealed, context + _NUMBER).decode() if sealed else ""
+
+
 class Handover:
     """Opens events of all business numbers."""
 
     def __init__(self, day_keys: DayKeys) -> None:
         self._day_keys = day_keys
-        self.counts = HandoverCounts()
+        self.counters = HandoverCounters()
 
     async def open(
         self, account: AccountId, items: Sequence[Item], frame: messaging_pb2.Events
@@ -85,7 +91,7 @@ class Handover:
             key_id = _key_id(stored)
             cipher = keys[key_id]
             if key_id and cipher is None:
-                self.counts.destroyed += 1
+                self.counters.outlived += 1
                 opened.gone.append(item)
             else:
                 self._fill(frame.events.add(), account, item, stored, cipher)
@@ -144,9 +150,9 @@ class Handover:
         context = account + stored.pseudonym + inbound.message_id
         try:
             payload = Payload.FromString(cipher.unseal(inbound.sealed_payload, context))
-            number = _opened_number(cipher, inbound.sealed_number, context)
+            number = open_number(cipher, context, inbound.sealed_number)
         except (SealBroken, DecodeError):
-            self.counts.broken += 1
+            self.counters.unreadable += 1
             unreadable = inbox_pb2.StoredUndecryptable(
                 device_id=inbound.device_id,
                 message_id=inbound.message_id,
@@ -182,7 +188,7 @@ class Handover:
                 cipher, stored.message_id, stored.sealed_reference
             )
         except SealBroken:
-            self.counts.broken += 1
+            self.counters.unreadable += 1
 
 
 def _key_id(stored: inbox_pb2.StoredEvent) -> bytes:
@@ -191,10 +197,6 @@ def _key_id(stored: inbox_pb2.StoredEvent) -> bytes:
     if kind == "inbound":
         return stored.inbound.day_key_id
     return stored.status.reference_key_id if kind == "status" else b""
-
-
-def _opened_number(cipher: Cipher, sealed: bytes, context: bytes) -> str:
-    return cipher.unseal(sealed, context + _NUMBER).decode() if sealed else ""
 
 
 def _fill_undecryptable(

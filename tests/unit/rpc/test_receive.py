@@ -267,7 +267,7 @@ async def test_a_message_whose_day_key_is_destroyed_is_gone(room: Room) -> None:
     call = await opened(room)
     (event,) = await events(call, 1)
     assert event.HasField("identity_change")
-    assert room.handover.counts.destroyed == 2
+    assert room.handover.counters.outlived == 2
     await until_rows(room, 1)
     call.cancel()
 
@@ -280,7 +280,7 @@ async def test_a_broken_seal_is_given_as_undecryptable(room: Room) -> None:
     (given,) = await events(call, 1)
     assert given.undecryptable.user_id == USER.hex()
     assert given.undecryptable.device_id == 1
-    assert room.handover.counts.broken == 1
+    assert room.handover.counters.unreadable == 1
     call.cancel()
 
 
@@ -293,7 +293,7 @@ async def test_a_status_whose_reference_does_not_open_is_told_without_it(room: R
     assert event.status.message_id == broken.status.message_id.hex()
     assert event.status.status == messaging_pb2.MESSAGE_STATUS_SENT
     assert (event.status.idempotency_key, event.status.caller_tag) == ("", b"")
-    assert room.handover.counts.broken == 1
+    assert room.handover.counters.unreadable == 1
     call.cancel()
 
 
