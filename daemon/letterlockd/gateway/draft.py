@@ -19,8 +19,8 @@ from letterlockd.gateway.numbers import Number
 from letterlockd.gateway.outbox import Outbox, OutboxRow
 from letterlockd.gateway.progress import Progress
 from letterlockd.gateway.recent import Written
-from letterlockd.gateway.tables import CONVERSATIONS, MESSAGES, join_conversation
-from letterlockd.model.ids import AccountId, ConversationId, MessageId, Pseudonym
+from letterlockd.gateway.tables import CONVERSATIONS, MESSAGES, join_conversation, pseudonym_part
+from letterlockd.model.ids import AccountId, ConversationId, MessageId
 from letterlockd.records.v1.gateway_pb2 import MessageRecord, OutboxRecord
 from letterlockd.records.v1.inbox_pb2 import StoredEvent, StoredIdentityChange
 from letterlockd.records.v1.jobs_pb2 import ConversationTask, StepResult
@@ -118,7 +118,7 @@ class Draft:
     def tell(self, event: StoredEvent, expires_at_ms: int) -> None:
         """Add an event for the business; time and user are filled in."""
         event.time_ms = self.now_ms
-        event.pseudonym = Pseudonym(self.conversation[len(self.number.account) :])
+        event.pseudonym = pseudonym_part(self.conversation)
         self._events.setdefault(expires_at_ms, []).append(event)
 
     def tell_identity_change(self, expires_at_ms: int) -> None:

@@ -136,7 +136,7 @@ class Expiry:
         due = await self._store.due(MESSAGES, now_ms, limit=STEP)
         if not due:
             return False
-        await self._tell([entry for entry in due if _undelivered(entry[1])])
+        await self._tell(due)
         try:
             await self._store.commit([[Delete(MESSAGES, key) for key, _ in due]])
         except StoreFull:
@@ -145,10 +145,12 @@ class Expiry:
         return len(due) == STEP
 
     async def _tell(self, due: list[tuple[bytes, Record]]) -> None:
+        """Say of those that were never delivered that they have expired."""
         advances = []
         for key, row in due:
-            conversation = MessageRecord.FromString(row.value).conversation
-            advances.append(_expired(key, conversation, messaging_pb2.HOP_RELAY))
+            record = MessageRecord.FromString(row.value)
+            if record.status in _UNDELIVERED:
+                advances.append(_expired(key, record.conversation, messaging_pb2.HOP_RELAY))
         if advances:
             told = asyncio.Event()
             self._progress.record(advances, (), told.set)
@@ -159,7 +161,3 @@ def _expired(message_id: bytes, conversation: bytes, hop: messaging_pb2.Hop.Valu
     why = messaging_pb2.Failure(hop=hop, reason=errors_pb2.ERROR_REASON_EXPIRED, retryable=True)
     expired = messaging_pb2.MESSAGE_STATUS_EXPIRED
     return Advance(MessageId(message_id), expired, ConversationId(conversation), why)
-
-
-def _undelivered(row: Record) -> bool:
-    return MessageRecord.FromString(row.value).status in _UNDELIVERED

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from letterlockd.errors import InvalidField
 from letterlockd.limits import MAX_PARTIAL_ROWS, MAX_ROW_BYTES, MAX_ROW_EVENTS
-from letterlockd.model.ids import AccountId
+from letterlockd.model.ids import ID_BYTES, AccountId
 from letterlockd.model.varint import varint
 from letterlockd.records.v1.inbox_pb2 import StoredEvent
 from letterlockd.store.port import Table
@@ -49,8 +49,6 @@ RECEIVE_POLICIES = Table("receive-policies", 30, expires=False)
 INBOX_TABLES = (INBOX, DEAD_LETTERS, ACKNOWLEDGED, RECEIVE_POLICIES)
 """Every table of what a business receives."""
 
-_ACCOUNT_BYTES = 16
-
 _EVENT_TAG = b"\x0a"  # StoredEvents.events: field 1, length-delimited
 
 _MAX_SEQUENCE_DIGITS, _MAX_POSITION_DIGITS = 16, 3
@@ -71,7 +69,7 @@ def row_key(account: AccountId, sequence: int) -> bytes:
 
 def sequence_of(key: bytes) -> int:
     """The sequence number in a row's key."""
-    return int.from_bytes(key[_ACCOUNT_BYTES:], "big")
+    return int.from_bytes(key[ID_BYTES:], "big")
 
 
 def event_name(sequence: int, position: int) -> str:

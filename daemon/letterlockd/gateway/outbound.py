@@ -29,10 +29,10 @@ from letterlockd.gateway.outgoing import Letter, OutgoingWork, Owner
 from letterlockd.gateway.payload import padded_payload
 from letterlockd.gateway.references import ReferenceKey, open_reference
 from letterlockd.gateway.refusals import of_error, refuse
-from letterlockd.gateway.tables import IDEMPOTENCY, MESSAGES
+from letterlockd.gateway.tables import IDEMPOTENCY, MESSAGES, pseudonym_part
 from letterlockd.model.ids import (
-    ID_BYTES,
     AccountId,
+    ConversationId,
     MessageId,
     Pseudonym,
     new_message_id,
@@ -387,7 +387,7 @@ def _public(
     message = messaging_pb2.Message(
         message_id=message_id.hex(),
         idempotency_key=idempotency_key,
-        user_id=record.conversation[ID_BYTES:].hex(),
+        user_id=pseudonym_part(ConversationId(record.conversation)).hex(),
         caller_tag=caller_tag,
         status=record.status,
     )

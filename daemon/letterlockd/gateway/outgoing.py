@@ -23,7 +23,7 @@ from letterlockd.gateway.numbers import Number
 from letterlockd.gateway.outbox import Outbox
 from letterlockd.gateway.references import ReferenceKey
 from letterlockd.gateway.refusals import of_error, refuse
-from letterlockd.gateway.tables import IDEMPOTENCY
+from letterlockd.gateway.tables import IDEMPOTENCY, pseudonym_part
 from letterlockd.model.ids import (
     AccountId,
     ConversationId,
@@ -230,7 +230,7 @@ class OutgoingWork(Work):
         result = messaging_pb2.SendResult(idempotency_key=self.letter.idempotency_key)
         accepted = result.accepted
         accepted.message_id = message_id.hex()
-        accepted.user_id = self.conversation[len(self.number.account) :].hex()
+        accepted.user_id = pseudonym_part(self.conversation).hex()
         seconds, rest = divmod(accept_ms, 1_000)
         accepted.accept_time.seconds = seconds
         accepted.accept_time.nanos = rest * 1_000_000
@@ -275,7 +275,7 @@ class OutgoingWork(Work):
         return records.IdempotencyRecord(
             message_id=letter.message_id,
             digest=letter.digest,
-            pseudonym=self.conversation[len(self.number.account) :],
+            pseudonym=pseudonym_part(self.conversation),
             accept_ms=letter.accept_ms,
         ).SerializeToString()
 

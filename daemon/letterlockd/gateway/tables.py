@@ -20,7 +20,7 @@ beginning (`Number.key_tag`). This module knows no values' insides.
 
 from __future__ import annotations
 
-from letterlockd.model.ids import AccountId, ConversationId, MessageId
+from letterlockd.model.ids import ID_BYTES, AccountId, ConversationId, MessageId
 from letterlockd.store.port import Table
 
 __all__ = [
@@ -75,8 +75,6 @@ TABLES = (
 )
 """Every table of the core."""
 
-_ACCOUNT_BYTES = 16
-
 
 def pending_number_key(tag: bytes) -> bytes:
     """NUMBERS: a registration under way. 33 bytes, so it is never an account's key."""
@@ -111,12 +109,12 @@ def held_key(conversation: ConversationId, sequence: int) -> bytes:
 
 def account_of(conversation: ConversationId) -> AccountId:
     """The business number's account in a conversation's key."""
-    return AccountId(conversation[:_ACCOUNT_BYTES])
+    return AccountId(conversation[:ID_BYTES])
 
 
 def pseudonym_part(conversation: ConversationId) -> bytes:
     """The pseudonym in a conversation's key."""
-    return conversation[_ACCOUNT_BYTES:]
+    return conversation[ID_BYTES:]
 
 
 def join_conversation(user: AccountId, sealed_record: bytes) -> bytes:
@@ -127,4 +125,4 @@ def join_conversation(user: AccountId, sealed_record: bytes) -> bytes:
 
 def split_conversation(value: bytes) -> tuple[AccountId, bytes]:
     """The parts of a row's value."""
-    return AccountId(value[:_ACCOUNT_BYTES]), value[_ACCOUNT_BYTES:]
+    return AccountId(value[:ID_BYTES]), value[ID_BYTES:]
