@@ -12,7 +12,6 @@ sweeping is what ends the condition. A lost store ends the task, and with it the
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
@@ -38,7 +37,6 @@ class Sweeper:
     """Sweeps `duties` and the caches of `keyrings` for as long as `run` runs.
 
     `limit_per_step` bounds one transaction, and so how long a commit may wait behind it.
-    `removed` counts by table name, for metrics.
     """
 
     def __init__(
@@ -58,7 +56,6 @@ class Sweeper:
         self._limit = limit_per_step
         self._sleep = sleep
         self._pace = Pace(clock, sleep)
-        self.removed: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Sweep until cancelled. Raises `StoreUnavailable` when a store is lost."""
@@ -82,7 +79,6 @@ class Sweeper:
         while more:
             self._pace.begin()
             swept = await duty.store.sweep(now_ms, limit=self._limit, keep=duty.keep)
-            self.removed.update(dict(swept.removed))
             duty.deletions.note(swept.removed)
             if more := swept.more:
                 await self._pace.rest()
