@@ -11,7 +11,8 @@ swept up without haste. Audit and orders are the registry's part.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Protocol
 
 from letterlockd import failpoints
@@ -111,7 +112,11 @@ class Removal:
         def is_its(record: Record) -> bool:
             return OutboxRecord.FromString(record.value).conversation.startswith(account)
 
-        return any([bool(keys) async for keys in self._matching(OUTBOX, is_its)])
+        async with aclosing(self._matching(OUTBOX, is_its)) as steps:
+            async for keys in steps:
+                if keys:
+                    return True
+        return False
 
     async def _clear(self, table: Table, prefix: bytes) -> int:
         cleared = 0
@@ -130,7 +135,7 @@ class Removal:
 
     async def _matching(
         self, table: Table, is_its: Callable[[Record], bool]
-    ) -> AsyncIterator[list[bytes]]:
+    ) -> AsyncGenerator[list[bytes], None]:
         """Keys of matching rows, a step of the table at a time."""
         after = b""
         while rows := await self._store.scan(table, after=after, limit=_STEP):
