@@ -352,7 +352,5 @@ def submission(
 def _terms(expire_ms: int) -> bytes:
     """The fields of a Submission that all messages of one moment share."""
     shared = mailbox_pb2.Submission(receipt_wanted=True)
-    seconds, rest = divmod(expire_ms, 1_000)
-    shared.expire_time.seconds = seconds
-    shared.expire_time.nanos = rest * 1_000_000
+    shared.expire_time.FromMilliseconds(expire_ms)
     return shared.SerializeToString()

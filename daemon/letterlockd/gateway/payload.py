@@ -30,6 +30,5 @@ def padded_payload(message_id: MessageId, now_ms: int, content: bytes) -> bytes:
 def _sent_time(now_ms: int) -> bytes:
     """The field of a Payload, which all messages of a step share."""
     payload = content_pb2.Payload()
-    payload.sent_time.seconds, rest = divmod(now_ms, 1_000)
-    payload.sent_time.nanos = rest * 1_000_000
+    payload.sent_time.FromMilliseconds(now_ms)
     return payload.SerializeToString()

@@ -46,8 +46,8 @@ class Replay:
             for key, row in found:
                 start = sequence_of(key) + 1
                 if again := self._again(key, row, from_ms):
-                    operations += (Put(INBOX, key, again.SerializeToString(), row.expires_at_ms),)
-                    operations += (Delete(ACKNOWLEDGED, key),)
+                    put = Put(INBOX, key, again.SerializeToString(), row.expires_at_ms)
+                    operations += (put, Delete(ACKNOWLEDGED, key))
                     events += len(again.events)
                     size += len(row.value)
                     if size >= MAX_REPLAY_BYTES:
