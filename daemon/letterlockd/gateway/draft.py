@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from letterlockd.errors import LetterlockError
+from letterlockd.errors import BrokenInvariant, LetterlockError
 from letterlockd.gateway.inbox import Inbox, Staged
 from letterlockd.gateway.news import Advance
 from letterlockd.gateway.numbers import Number
@@ -70,17 +70,17 @@ class Work(ABC):
     def failed(self, error: LetterlockError) -> bool:
         """The turn did not happen. True: try again later (keep the work at the front)."""
 
-    @abstractmethod
     def taken_back(self) -> None:
         """The turn did not happen, and begins again with the same works."""
+        return  # most works have nothing to undo
 
-    @abstractmethod
     def owns(self, conflict: CommitConflict) -> bool:
-        """Whether the failed check is this work's."""
+        """Whether the failed check is this work's; most make none."""
+        return False
 
-    @abstractmethod
     async def conflicted(self, conflict: CommitConflict) -> None:
         """A check of this work's failed; its next turn must take that into account."""
+        raise BrokenInvariant("a work without checks has none that fails")
 
 
 class Draft:

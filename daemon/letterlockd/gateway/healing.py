@@ -42,7 +42,7 @@ from letterlockd.records.v1 import jobs_pb2 as jobs
 from letterlockd.records.v1.gateway_pb2 import MessageRecord, OutboxRecord, Resent
 from letterlockd.sealing.errors import KeyDestroyed
 from letterlockd.sealing.keyring import DAY_MS, DayKey, Keyring
-from letterlockd.store.port import CommitConflict, Put, Store
+from letterlockd.store.port import Put, Store
 
 __all__ = ["Healing", "ReportedWork"]
 
@@ -176,16 +176,6 @@ class ReportedWork(Work):
     def failed(self, error: LetterlockError) -> bool:
         """Keep it: the relay gives it again only after the stream was lost."""
         return True
-
-    def taken_back(self) -> None:
-        """Nothing to undo: the bundles are still to be used."""
-
-    def owns(self, conflict: CommitConflict) -> bool:
-        """It makes no check."""
-        return False
-
-    async def conflicted(self, conflict: CommitConflict) -> None:
-        """It makes no check."""
 
     def _plan_resend(self, task: jobs.ConversationTask, record: MessageRecord) -> None:
         if self._bundles is not None:

@@ -176,9 +176,6 @@ class ReleaseWork(Work):
         self._finish()
         return False
 
-    def taken_back(self) -> None:
-        """Nothing to undo."""
-
     def owns(self, conflict: CommitConflict) -> bool:
         """Whether the row is gone: expired, or released by a call beside this one."""
         return conflict.table == HELD and conflict.key == self._row[0]

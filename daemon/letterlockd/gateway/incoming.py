@@ -180,9 +180,6 @@ class IncomingWork(Work):
         """Keep it: the relay gives it again only after the stream was lost."""
         return True
 
-    def taken_back(self) -> None:
-        """Nothing to undo."""
-
     def owns(self, conflict: CommitConflict) -> bool:
         """Whether a key that this message used was used before."""
         return conflict.key in self._checks

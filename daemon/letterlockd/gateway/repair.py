@@ -187,9 +187,6 @@ class RepairWork(Work):
         """Try again, until the message expires."""
         return True
 
-    def taken_back(self) -> None:
-        """Nothing to undo."""
-
     def owns(self, conflict: CommitConflict) -> bool:
         """Whether the row is gone."""
         return conflict.table == OUTBOX and conflict.key == outbox_key(self._row.sequence)

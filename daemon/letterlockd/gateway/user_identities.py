@@ -30,7 +30,6 @@ from letterlockd.model.sender import Sender
 from letterlockd.records.v1 import jobs_pb2 as jobs
 from letterlockd.sealing.errors import KeyDestroyed
 from letterlockd.sealing.keyring import Keyring
-from letterlockd.store.port import CommitConflict
 
 __all__ = ["UserIdentities"]
 
@@ -183,16 +182,6 @@ class _IdentityWork(Work):
         if not self.done.done():
             self.done.set_exception(error)
         return False
-
-    def taken_back(self) -> None:
-        """Nothing to undo."""
-
-    def owns(self, conflict: CommitConflict) -> bool:
-        """It checks nothing of its own."""
-        return False
-
-    async def conflicted(self, conflict: CommitConflict) -> None:
-        """Never asked: see `owns`."""
 
 
 def _error_of(name: str) -> LetterlockError:
