@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from letterlock.enums import enum_name
 from letterlock.errors import (
     DeadlineExceeded,
     LetterlockError,
@@ -65,13 +66,13 @@ def from_refusal(refusal: errors_pb2.Refusal) -> LetterlockError:
         field=refusal.field,
         limit=refusal.limit,
         retry_after=seconds(refusal.retry_after) if refusal.HasField("retry_after") else None,
-        scope=_name(errors_pb2.RefusalScope, refusal.scope, "REFUSAL_SCOPE_"),
+        scope=enum_name(errors_pb2.RefusalScope, refusal.scope, "REFUSAL_SCOPE_"),
     )
 
 
 def reason_name(reason: int) -> str:
     """The name of an ErrorReason without its prefix; of an unknown one its number."""
-    return _name(errors_pb2.ErrorReason, reason, "ERROR_REASON_")
+    return enum_name(errors_pb2.ErrorReason, reason, "ERROR_REASON_")
 
 
 def seconds(duration: duration_pb2.Duration) -> float:
@@ -82,10 +83,3 @@ def seconds(duration: duration_pb2.Duration) -> float:
 def _bare(error: grpc.aio.AioRpcError) -> LetterlockError:
     made = _BARE.get(error.code(), Unavailable)
     return made(error.details() or error.code().name, reason=error.code().name)
-
-
-def _name(enum: object, number: int, prefix: str) -> str:
-    try:
-        return str(enum.Name(number)).removeprefix(prefix)  # type: ignore[attr-defined]
-    except ValueError:
-        return str(number)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from letterlock.content.v1 import content_pb2
 from letterlock.durations import check_seconds
+from letterlock.enums import enum_name
 from letterlock.v1 import messaging_pb2
 
 MAX_SECONDS = 600.0
@@ -31,11 +32,7 @@ class Receiver(Protocol):
 
 def status_name(status: messaging_pb2.MessageStatus.ValueType) -> str:
     """ACCEPTED, SENT, ...; of a status of a newer gateway the number."""
-    try:
-        name = messaging_pb2.MessageStatus.Name(status)
-    except ValueError:
-        return str(status)
-    return name.removeprefix("MESSAGE_STATUS_")
+    return enum_name(messaging_pb2.MessageStatus, status, "MESSAGE_STATUS_")
 
 
 class Event:
@@ -122,11 +119,7 @@ class Event:
         lost = self.undecryptable
         if lost is None:
             return None
-        try:
-            name = messaging_pb2.UndecryptableMessage.Reason.Name(lost.reason)
-        except ValueError:
-            return str(lost.reason)
-        return name.removeprefix("REASON_")
+        return enum_name(messaging_pb2.UndecryptableMessage.Reason, lost.reason, "REASON_")
 
     @property
     def content(self) -> content_pb2.Content | None:

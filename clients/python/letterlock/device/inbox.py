@@ -25,6 +25,7 @@ from letterlock.device.outbox import Waiting
 from letterlock.device.rows import IN, SEEN, Rows
 from letterlock.device.sent import Sent
 from letterlock.device.sessions import Sessions
+from letterlock.enums import enum_name
 from letterlock.relay.v1 import mailbox_pb2
 
 MAX_SEEN = 4_096
@@ -100,7 +101,8 @@ class Inbox:
 
     def _receipt(self, receipt: mailbox_pb2.Receipt) -> Receipt:
         self._sent.forget(receipt.message_id)
-        return _receipt(receipt)
+        kind = enum_name(mailbox_pb2.Receipt.Kind, receipt.kind, "KIND_")
+        return Receipt(receipt.message_id, receipt.recipient_account_id, kind)
 
     def _message(self, envelope: mailbox_pb2.Envelope, plaintext: bytes) -> DeviceEvent | None:
         try:
@@ -148,11 +150,3 @@ def _undecryptable(
         envelope.resend.message_id or envelope.message_id,
         asked,
     )
-
-
-def _receipt(receipt: mailbox_pb2.Receipt) -> Receipt:
-    try:
-        kind = mailbox_pb2.Receipt.Kind.Name(receipt.kind).removeprefix("KIND_")
-    except ValueError:
-        kind = str(receipt.kind)
-    return Receipt(receipt.message_id, receipt.recipient_account_id, kind)
