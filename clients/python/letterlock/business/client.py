@@ -15,7 +15,7 @@ from weakref import WeakSet
 from letterlock.business.events import MAX_SECONDS
 from letterlock.business.gateway import GatewayClient, GatewayOptions
 from letterlock.business.inbox import BusinessInbox
-from letterlock.business.outgoing import OutgoingMessage, new_idempotency_key
+from letterlock.business.outgoing import OutgoingMessage, name_user, new_idempotency_key
 from letterlock.business.receive_stream import ReceiveStream
 from letterlock.business.send_stream import Messages, SendStream
 from letterlock.content.v1 import content_pb2
@@ -163,10 +163,7 @@ class BusinessClient(GatewayClient):
         """The safety number with a user, by user id, or by phone number (+...) while there is a
         message with that number. Raises NotFound."""
         request = identities_pb2.GetSafetyNumberRequest(business_number=self._number)
-        if user.startswith("+"):
-            request.phone_number = user
-        else:
-            request.user_id = user
+        name_user(request, user)
         return await self._calls.repeated(self._identities.GetSafetyNumber, request)
 
     async def confirm_identity(
@@ -180,10 +177,7 @@ class BusinessClient(GatewayClient):
         if (digits is None) == (scanned is None):
             raise InvalidRequest("what was checked?", field="checked", limit="digits or scanned")
         request = identities_pb2.ConfirmIdentityRequest(business_number=self._number)
-        if user.startswith("+"):
-            request.phone_number = user
-        else:
-            request.user_id = user
+        name_user(request, user)
         if digits is not None:
             request.digits = "".join(digits.split())
         elif scanned is not None:

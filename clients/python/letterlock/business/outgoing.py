@@ -13,7 +13,7 @@ from letterlock.content.v1 import content_pb2
 from letterlock.durations import set_seconds
 from letterlock.errors import InvalidRequest, LetterlockError, TooLarge
 from letterlock.faults import from_refusal
-from letterlock.v1 import messaging_pb2
+from letterlock.v1 import identities_pb2, messaging_pb2
 
 MAX_MESSAGE_BYTES = 256 * 1024
 """The largest message that is tried at all. The gateway refuses smaller ones already, one by one;
@@ -26,6 +26,19 @@ def new_idempotency_key() -> str:
     """A key that nobody has used: 32 characters of hex. It begins with the time in milliseconds
     (12 characters), with which a gateway finds and writes it cheaply."""
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def name_user(
+    request: messaging_pb2.OutgoingMessage
+    | identities_pb2.GetSafetyNumberRequest
+    | identities_pb2.ConfirmIdentityRequest,
+    user: str,
+) -> None:
+    """Say in `request` whom it is about: a phone number begins with +, all else is a user id."""
+    if user.startswith("+"):
+        request.phone_number = user
+    else:
+        request.user_id = user
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +66,7 @@ class OutgoingMessage:
             idempotency_key=self.idempotency_key, caller_tag=self.caller_tag
         )
         self._say(proto.content)
-        if self.to.startswith("+"):
-            proto.phone_number = self.to
-        else:
-            proto.user_id = self.to
+        name_user(proto, self.to)
         if self.time_to_live is not None:
             set_seconds(proto.time_to_live, self.time_to_live, field="time_to_live")
         if proto.ByteSize() > MAX_MESSAGE_BYTES:
