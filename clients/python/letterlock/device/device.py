@@ -1,8 +1,8 @@
 """A user's device: registers, sends and receives, end-to-end encrypted.
 
-The public face: opens store and channel, comes to an account (device_registration.py), and hands
-the work to a Connection (device_connection.py). The ratchet runs on the event loop, some tens of
-microseconds a message.
+The public face: opens store and channel, comes to an account (registration.py), and hands the work
+to a Connection (connection.py). The ratchet runs on the event loop, some tens of microseconds a
+message.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class Device(Closing):
         retry: RetryPolicy | None = None,
         jitter: Callable[[], float] = random.random,
         sleep: Sleep = asyncio.sleep,
-        random_bytes: Callable[[int], bytes] = os.urandom,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._target, self._ca, self._insecure = target, ca, insecure
@@ -77,7 +76,7 @@ class Device(Closing):
             read_receipts=read_receipts,
             backoff=lambda: Backoff(self._retry, jitter),
             sleep=sleep,
-            random=random_bytes,
+            random=os.urandom,
             now_ms=now_ms,
         )
         self._state: DeviceState | None = None

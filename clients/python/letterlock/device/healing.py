@@ -43,6 +43,7 @@ RENEWAL_MS = 3_600_000
 _MAX_ACCOUNTS = 1_000
 
 _REPORT_LIFE_MS = 7 * 24 * 3_600_000
+_SHORTEST_LIFE_MS = 60_000
 
 
 class Report(NamedTuple):
@@ -85,7 +86,7 @@ class Healing:
             message_id=new_message_id(now_ms, self._random), recipient_account_id=account_id
         )
         dies_ms = min(envelope.expire_time.ToMilliseconds(), now_ms + _REPORT_LIFE_MS)
-        submission.expire_time.FromMilliseconds(max(dies_ms, now_ms + 60_000))
+        submission.expire_time.FromMilliseconds(max(dies_ms, now_ms + _SHORTEST_LIFE_MS))
         body = plaintext_content(said.SerializeToString())
         submission.envelopes.add(device_id=device, type=PLAINTEXT, body=body)
         entry = Waiting(submission, b"", None)

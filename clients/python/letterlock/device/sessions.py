@@ -1,8 +1,9 @@
 """A device's ratchet sessions: who has which devices, encrypting for all of them, decrypting.
 
 Works on memory and notes the rows that changed; nothing of what it returns may leave the device
-before those rows are committed (design.md, I1). A step that raises has changed nothing. Knows no
-network. Trust is on first use; a changed identity is accepted and told, never passed over.
+before those rows are committed (I1 in docs/architecture.md). A step that raises has changed
+nothing. Knows no network. Trust is on first use; a changed identity is accepted and told, never
+passed over.
 """
 
 from __future__ import annotations

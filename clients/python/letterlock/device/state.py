@@ -2,7 +2,7 @@
 
 Puts the rooms together: keys, sessions, outbox, inbox over one set of rows. Knows the store, no
 network. After a commit that failed it is no longer usable: memory is ahead of the disk, and
-sending from it would use a key twice after a restart (design.md, I1 and I2).
+sending from it would use a key twice after a restart (I1 and I2 in docs/architecture.md).
 """
 
 from __future__ import annotations
