@@ -12,23 +12,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import grpc
 from letterlock.relay.v1 import mailbox_pb2
 
-from bench import hop
+from bench import hop, relay_frames
 from bench.ledger import Ledger, LedgerError
+from bench.relay_frames import Address
 from bench.relay_process import CODES, SOCKET
 from bench.row import Row, Sizes
-from tests.harness.relay import GATEWAY, Identity, Outbox, Peer, RelayClient, Stream, submission
+from tests.harness.relay import GATEWAY, Identity, Outbox, Peer, RelayClient, bearer
 
 DEVICES_A_CHANNEL = 100
 AT_ONCE = 32
 _TTL_MS = 3_600_000
+_CONNECT = "/letterlock.relay.v1.Mailbox/Connect"
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[bytes, mailbox_pb2.ConnectResponse]"
 Register = Callable[[], Awaitable[Peer]]
 
 
@@ -38,20 +42,21 @@ class RelayHop:
     name = "relay"
 
     def __init__(
-        self, pids: Mapping[int, str], sender: bytes, gateway: Stream, register: Register
+        self, pids: Mapping[int, str], sender: bytes, gateway: _Call, register: Register
     ) -> None:
         self._pids = pids
         self._sender = sender
         self._gateway = gateway
         self._new_user = register
-        self._away: list[Peer] = []
+        self._away: list[Address] = []
         self._left = 0
         self._unanswered = 0
         self._ledger = Ledger()
         self._changed = asyncio.Event()
         self._writing = asyncio.Lock()
         self._receipts = 0
-        self.peers: list[Peer] = []
+        self._unheard = 0
+        self.addresses: list[Address] = []
 
     def processes(self) -> Mapping[int, str]:
         return self._pids
@@ -59,14 +64,14 @@ class RelayHop:
     async def carry(self, count: int) -> float:
         self._ledger.begin(count)
         self._receipts = 0
-        wanted = min(count, len(self.peers))
+        wanted = min(count, len(self.addresses))
         began = time.monotonic()
         async with asyncio.timeout(hop.PATIENCE_S):
             for start in range(0, count, hop.BATCH):
                 await self._until(partial(self._has_room, start))
                 frame = self._batch(start, count)
-                self._unanswered += len(frame.submissions.submissions)
-                await self._submit(frame)
+                self._unanswered += min(hop.BATCH, count - start)
+                await self._write(frame)
             await self._until(lambda: self._receipts >= wanted)
         self._ledger.balance.check(count)
         return time.monotonic() - began
@@ -77,10 +82,10 @@ class RelayHop:
         made = 0
         while made < count:
             if not away or self._left % each == 0:
-                away.append(await self._new_user())
+                away.append(Address(await self._new_user()))
             many = min(hop.BATCH, count - made, each - self._left % each)
             self._unanswered += many
-            await self._submit(self._frame((away[-1], 0, False) for _ in range(many)))
+            await self._write(relay_frames.submissions([(away[-1], 0, self._terms())] * many))
             self._left += many
             made += many
             await self._until(lambda: self._unanswered < hop.OUTSTANDING)
@@ -90,30 +95,37 @@ class RelayHop:
     async def run_gateway(self) -> None:
         """Take answers and receipts, until cancelled."""
         while True:
-            frame = await self._gateway.frame()
+            frame = await _read(self._gateway)
             for result in frame.results.results:
                 if result.HasField("refused"):
                     raise LedgerError(f"refused: {result.refused.reason}")
             self._unanswered -= len(frame.results.results)
             if items := frame.deliveries.items:
                 self._receipts += sum(len(item.receipts.receipts) for item in items)
-                async with self._writing:
-                    await self._gateway.ack(items)
+                await self._write(relay_frames.acks([item.item_id for item in items]))
             self._changed.set()
 
-    async def run_device(self, stream: Stream) -> None:
+    async def run_device(self, call: _Call) -> None:
         """Take everything and acknowledge each frame, until cancelled."""
         while True:
-            items = (await stream.frame()).deliveries.items
-            for item in items:
+            ids = []
+            for item in (await _read(call)).deliveries.items:
                 self._ledger.note(hop.number_of(item.envelope.body))
-            if items:
-                await stream.ack(items)
-                self._changed.set()
+                ids.append(item.item_id)
+            if ids:
+                await call.write(relay_frames.acks(ids))
+                self._heard(len(ids))
 
-    async def _submit(self, frame: mailbox_pb2.ConnectRequest) -> None:
+    def _heard(self, count: int) -> None:
+        """Who submits hears of deliveries by the batch, as with the peers."""
+        self._unheard += count
+        if self._unheard >= hop.BATCH:
+            self._unheard = 0
+            self._changed.set()
+
+    async def _write(self, frame: bytes) -> None:
         async with self._writing:  # gRPC takes one write of a call at a time
-            await self._gateway.call.write(frame)
+            await self._gateway.write(frame)
 
     def _has_room(self, sent: int) -> bool:
         return sent - self._ledger.balance.arrived < hop.OUTSTANDING
@@ -123,31 +135,19 @@ class RelayHop:
             self._changed.clear()
             await self._changed.wait()
 
-    def _batch(self, start: int, count: int) -> mailbox_pb2.ConnectRequest:
+    def _batch(self, start: int, count: int) -> bytes:
         """The messages from `start`; the last one of each mailbox asks for a receipt."""
-        users = len(self.peers)
+        users = len(self.addresses)
         end = min(start + hop.BATCH, count)
-        return self._frame(
-            (self.peers[number % users], number, number >= count - users)
+        plain, last = self._terms(), self._terms(receipt=True)
+        return relay_frames.submissions(
+            (self.addresses[number % users], number, last if number >= count - users else plain)
             for number in range(start, end)
         )
 
-    def _frame(self, messages: Iterable[tuple[Peer, int, bool]]) -> mailbox_pb2.ConnectRequest:
-        now_ms = time.time_ns() // 1_000_000
-        submissions = [
-            submission(
-                to,
-                now_ms=now_ms,
-                sender=self._sender,
-                body=hop.body(number),
-                ttl_ms=_TTL_MS,
-                receipt=receipt,
-            )
-            for to, number, receipt in messages
-        ]
-        return mailbox_pb2.ConnectRequest(
-            submissions=mailbox_pb2.Submissions(submissions=submissions)
-        )
+    def _terms(self, *, receipt: bool = False) -> bytes:
+        expire_ms = time.time_ns() // 1_000_000 + _TTL_MS
+        return relay_frames.terms(self._sender, expire_ms, receipt=receipt)
 
 
 class _FolderCodes(dict[str, str]):
@@ -167,27 +167,29 @@ async def relay_hop(sizes: Sizes) -> AsyncIterator[RelayHop]:
     with tempfile.TemporaryDirectory(dir=sizes.folder) as name:
         folder = Path(name)
         async with _process(folder) as pids, asyncio.TaskGroup() as tasks:
-            client = _client(folder, 0)
+            channel = _channel(folder, 0)
+            client = _client(folder, channel)
             sender = (await client.business()).account_id
-            gateway = await client.connect(GATEWAY, window=10_000)
+            gateway = await _connected(channel, GATEWAY, window=10_000)
             side = RelayHop(pids, sender, gateway, client.register)
             running = [tasks.create_task(side.run_gateway())]
             gate = asyncio.Semaphore(AT_ONCE)
             identity = Identity()  # one for all, and its keys: nobody encrypts here
             upload = identity.upload()
-            clients = [
-                _client(folder, 1 + place)
+            channels = [
+                _channel(folder, 1 + place)
                 for place in range(-(-sizes.mailboxes // DEVICES_A_CHANNEL))
             ]
 
             async def connect(place: int) -> None:
                 async with gate:
-                    own = clients[place // DEVICES_A_CHANNEL]
+                    channel = channels[place // DEVICES_A_CHANNEL]
                     number = f"+4930{place:07d}"
-                    peer = await own.register(number, identity=identity, upload=upload)
-                    stream = await own.connect(peer, window=1024)
-                    side.peers.append(peer)
-                    running.append(tasks.create_task(side.run_device(stream)))
+                    client = _client(folder, channel)
+                    peer = await client.register(number, identity=identity, upload=upload)
+                    call = await _connected(channel, peer.credential, window=1024)
+                    side.addresses.append(Address(peer))
+                    running.append(tasks.create_task(side.run_device(call)))
 
             await asyncio.gather(*(connect(place) for place in range(sizes.mailboxes)))
             yield side
@@ -202,12 +204,34 @@ async def relay(sizes: Sizes) -> AsyncIterator[Row]:
             yield row
 
 
-def _client(folder: Path, number: int) -> RelayClient:
+def _channel(folder: Path, number: int) -> grpc.aio.Channel:
     options = [("grpc.use_local_subchannel_pool", 1), ("bench.number", number)]
-    channel = grpc.aio.insecure_channel(f"unix:{folder / SOCKET}", options=options)
+    return grpc.aio.insecure_channel(f"unix:{folder / SOCKET}", options=options)
+
+
+def _client(folder: Path, channel: grpc.aio.Channel) -> RelayClient:
     client = RelayClient(channel, Outbox())
     client.outbox.codes = _FolderCodes(folder / CODES)
     return client
+
+
+async def _connected(channel: grpc.aio.Channel, credential: str, window: int) -> _Call:
+    """A mailbox stream that is written as bytes, opened."""
+    connect: Any = channel.stream_stream(
+        _CONNECT, response_deserializer=mailbox_pb2.ConnectResponse.FromString
+    )
+    call: _Call = connect(metadata=bearer(credential))
+    first = mailbox_pb2.ConnectRequest(open=mailbox_pb2.Open(window=window))
+    await call.write(first.SerializeToString())
+    await _read(call)
+    return call
+
+
+async def _read(call: _Call) -> mailbox_pb2.ConnectResponse:
+    frame = await call.read()
+    if not isinstance(frame, mailbox_pb2.ConnectResponse):
+        raise LedgerError("the relay ended a stream")
+    return frame
 
 
 @asynccontextmanager
