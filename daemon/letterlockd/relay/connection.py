@@ -181,7 +181,7 @@ class Connection:
     def made_room(self, count: int) -> None:
         """Acknowledgements of so many items are durable."""
         self.window.acknowledged(count)
-        if self._live or self._behind or not self._told_empty:  # else there is nothing to send
+        if self._live or self._catching_up():  # else there is nothing to send
             self._wake.set()
 
     def forgive(self, item_id: int) -> None:
@@ -234,7 +234,7 @@ class Connection:
                 await self._wake.wait()
             elif self._live and (room := self._room()):
                 yield self._live_frame(room)
-            elif frame := await self._delivery_frame():
+            elif self._catching_up() and (frame := await self._stored_or_empty()):
                 yield frame
             else:
                 await self._wake.wait()
@@ -248,17 +248,19 @@ class Connection:
     def _room(self) -> int:
         return min(self.window.room, self._limits.items)
 
-    async def _delivery_frame(self) -> bytes | None:
-        """What is not live: a page of the store, or that there is nothing more."""
+    def _catching_up(self) -> bool:
+        """Whether there is something to send that is not live."""
+        return self._behind or not self._told_empty
+
+    async def _stored_or_empty(self) -> bytes | None:
+        """A page of the store, or that there is nothing more."""
         room = self._room()
         if not room:
             return None
         if self._behind:
             return await self._stored_frame(room)
-        if not self._told_empty:
-            self._told_empty = True
-            return _QUEUE_EMPTY
-        return None
+        self._told_empty = True
+        return _QUEUE_EMPTY
 
     def _live_frame(self, room: int) -> bytes:
         live, out, size = self._live, self._unacknowledged, 0

@@ -64,14 +64,14 @@ def shape_fault(submission: Submission, max_devices: int) -> tuple[str, str] | N
     envelopes = submission.envelopes
     if not 1 <= len(envelopes) <= max_devices:
         return "envelopes", f"1 to {max_devices}"
+    healing = submission.HasField("resend")
     for envelope in envelopes:
         if fault := _envelope_fault(envelope):
             return fault
+        healing = healing or envelope.type == _PLAINTEXT
     if len(envelopes) > 1 and len({envelope.device_id for envelope in envelopes}) < len(envelopes):
         return "envelopes.device_id", "every device once"
-    if is_healing(submission):
-        return _healing_fault(submission)
-    return None
+    return _healing_fault(submission) if healing else None
 
 
 def is_healing(submission: Submission) -> bool:
