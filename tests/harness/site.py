@@ -94,7 +94,7 @@ class Role:
         code = await self._process.wait()
         self.ended.set()
         self.ends[code] += 1
-        self._site.changed()
+        self._site.lost(self.name)
 
     def _take_in(self, line: bytes) -> None:
         self._site.text += line.decode()
@@ -225,10 +225,11 @@ class Site:
             self._reached = True
         elif entry["event"] in {"relay_lost", "relay_unreachable"}:
             self._reached = False
-        self.changed()
+        self._change.set()
 
-    def changed(self) -> None:
-        if not self.roles["gateway"].serving.is_set():
+    def lost(self, role: str) -> None:
+        """A process of this role has ended."""
+        if role == "gateway":
             self._reached = False
         self._change.set()
 

@@ -24,7 +24,7 @@ from letterlockd.errors import (
     LetterlockError,
 )
 
-__all__ = ["DOMAIN", "STATUS_OF_REASON", "refusal", "to_status", "unwrap", "wire_reason"]
+__all__ = ["DOMAIN", "STATUS_OF_REASON", "leaves", "refusal", "to_status", "unwrap", "wire_reason"]
 
 DOMAIN = "letterlock"
 """ErrorInfo.domain of every fault."""
@@ -119,15 +119,16 @@ def refusal(
 def unwrap(error: Exception) -> LetterlockError | None:
     """Our error inside `error`, if that is all it holds: a TaskGroup wraps what its tasks raise.
     None when anything in it was not raised on purpose."""
-    leaves = list(_leaves(error))
-    ours = [leaf for leaf in leaves if isinstance(leaf, LetterlockError)]
-    return ours[0] if len(ours) == len(leaves) else None
+    found = list(leaves(error))
+    ours = [leaf for leaf in found if isinstance(leaf, LetterlockError)]
+    return ours[0] if len(ours) == len(found) else None
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors in a group and in the groups of which it is made; of any other, itself."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
-            yield from _leaves(inner)
+            yield from leaves(inner)
     else:
         yield error
 

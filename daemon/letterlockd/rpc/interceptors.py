@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Protocol, TypeAlias
 
 import grpc
@@ -25,7 +25,7 @@ from letterlockd.errors import (
     Unauthenticated,
 )
 from letterlockd.rpc.caller import calling_as
-from letterlockd.rpc.faults import to_status, unwrap
+from letterlockd.rpc.faults import leaves, to_status, unwrap
 from letterlockd.tracebacks import frames_of
 
 __all__ = ["Authenticator", "Gatekeeper", "Revocations"]
@@ -222,6 +222,11 @@ async def _abort(method: str, context: _Context, error: Exception) -> None:
     """End the call with the status of `error`. Does not return normally."""
     if context.cancelled() or context.done():
         return  # the other side left: nobody to tell, and what failed is our writing to it
+    if all(isinstance(leaf, grpc.aio.InternalError) for leaf in leaves(error)):
+        # So it did here, but gRPC has not taken notice yet: this may reach nobody either.
+        with suppress(grpc.aio.InternalError):
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
+        return
     ours = unwrap(error)
     if ours is not None and not isinstance(ours, BrokenInvariant):
         if isinstance(ours, EnvironmentFault):  # the caller is told that the operator can see why

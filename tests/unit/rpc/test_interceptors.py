@@ -66,6 +66,9 @@ class Handlers:
                     group.create_task(self._act(b"bad"))
             case b"disk":
                 raise EnvironmentFault("the disk is gone")
+            case b"broken":
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_fails_to_write())
             case b"bug":
                 raise ValueError(SECRET)
             case b"wait":
@@ -84,6 +87,10 @@ class Handlers:
                 "Both": grpc.stream_stream_rpc_method_handler(self.both),
             },
         )
+
+
+async def _fails_to_write() -> None:
+    raise grpc.aio.InternalError("Failed grpc_call_start_batch: 10")
 
 
 GOOD = (("authorization", "Bearer good"),)
@@ -164,6 +171,17 @@ async def test_a_bug_is_logged_without_its_text(kind: str) -> None:
     assert SECRET not in str(entry)
     assert SECRET not in str(caught.value)
     assert any("_act" in frame for frame in entry["frames"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_connection_that_breaks_under_a_write_is_not_taken_for_a_bug(kind: str) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving(Tokens(), Handlers()) as (channel, gatekeeper):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await play(channel, kind, b"broken")
+            assert gatekeeper.calls == 0
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert logs == []
 
 
 async def test_a_fault_of_the_environment_is_in_the_log_for_the_operator() -> None:

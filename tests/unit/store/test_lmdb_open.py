@@ -17,8 +17,10 @@ import pytest
 import uvloop
 from letterlockd.errors import BrokenInvariant, EnvironmentFault
 from letterlockd.store.lmdb.front import LmdbStore, Migration
+from letterlockd.store.lmdb.link import CommitterLink
 from letterlockd.store.lmdb.transaction import Transaction
 from letterlockd.store.lmdb.verify import verify
+from letterlockd.store.lmdb.wire import pack
 from letterlockd.store.port import Put, Record, Table
 
 from tests.unit.store.contract import LETTERS, PEOPLE, TABLES
@@ -229,6 +231,31 @@ async def test_the_committer_leaves_signals_to_the_front(tmp_path: Path) -> None
         assert await store.commit([[Put(PEOPLE, b"k", b"v")]]) == [None]
         failed = store.failed()
     assert await failed is None
+
+
+async def test_a_committer_whose_pipes_outlive_it_is_closed_in_order() -> None:
+    link = CommitterLink()
+
+    class Ended(asyncio.SubprocessTransport):
+        """As uvloop's between the end of a process and the end of its pipes."""
+
+        def get_pipe_transport(self, fd: int) -> asyncio.WriteTransport:
+            return asyncio.WriteTransport()
+
+        def kill(self) -> None:
+            asyncio.get_running_loop().call_soon(link.connection_lost, None)
+            raise ProcessLookupError
+
+        def close(self) -> None:
+            pass
+
+    link.connection_made(Ended())
+    link.pipe_data_received(1, pack(("ready",)))
+    link.pipe_connection_lost(1, None)
+    await link.aclose()
+    failure = await link.ended()
+    assert failure is not None
+    assert failure.message == "the committer process is gone"
 
 
 def test_the_engine_runs_under_uvloop(tmp_path: Path) -> None:

@@ -220,7 +220,8 @@ class CommitterLink(asyncio.SubprocessProtocol):
     async def _kill(self) -> None:
         """End the process if it has not ended by itself. Everything answered is durable."""
         if not self._exited.done():
-            self._transport.kill()
+            with contextlib.suppress(ProcessLookupError):  # it has ended, its pipes have not
+                self._transport.kill()
             await asyncio.shield(self._exited)
         self._transport.close()
 
