@@ -74,13 +74,13 @@ class ReportedWork(Work):
         "_lacks_session",
         "_owner",
         "_renews",
-        "_seen",
         "_seen_until_ms",
         "case",
         "device",
         "looks",
         "report",
         "safe",
+        "seen",
         "undecrypted",
     )
 
@@ -108,7 +108,7 @@ class ReportedWork(Work):
         self.looks = 0
         self.undecrypted = False
         self.safe: list[Callable[[], None]] = []
-        self._seen = seen
+        self.seen = seen
         self._seen_until_ms = seen_until_ms
         self._owner = owner
         self._bundles: keys_pb2.AccountBundles | None = None
@@ -152,7 +152,7 @@ class ReportedWork(Work):
         )
         if self._lacks_session or self.case.is_early:
             return
-        draft.write(Put(SEEN, self._seen, b"\x01", self._seen_until_ms))
+        draft.write(Put(SEEN, self.seen, b"\x01", self._seen_until_ms))
         if encrypted is not None and encrypted.HasField("encrypted"):
             self._resend(encrypted.encrypted, draft)
         elif self.case.is_exhausted or encrypted is not None:
@@ -257,22 +257,27 @@ class Healing:
         self._keyring = keyring
         self._clock = clock
         self._put = put
-        self._in_hand: set[tuple[MessageId, int]] = set()
+        self._in_hand: dict[tuple[MessageId, int], ReportedWork] = {}
         self._early: deque[ReportedWork] = deque()
         self._news = asyncio.Event()
 
     async def work_of(
         self, number: Number, envelope: mailbox_pb2.Envelope, seen: bytes, seen_until_ms: int
     ) -> ReportedWork | None:
-        """The work of an envelope of type 8; None when it says nothing, or nothing new."""
+        """The work of an envelope of type 8, the same one while it is in hand; None when it says
+        nothing, or nothing new."""
         report = read_report(envelope.body)
         if report is None:
             self.counters.malformed_items += 1
             return None
         user, device = AccountId(envelope.sender_account_id), envelope.sender_device_id
         place = (report.message_id, device)
-        case = await self._case(number, user, device, report)
-        if case is None or place in self._in_hand:
+        earlier = self._in_hand.get(place)
+        if earlier is not None and earlier.seen == seen:
+            return earlier
+        is_done = earlier is not None or await self._store.get(SEEN, seen) is not None
+        case = None if is_done else await self._case(number, user, device, report)
+        if case is None:
             self.counters.duplicates += 1
             return None
         expire_ms = self._clock.now_ms() + DAY_MS
@@ -282,8 +287,7 @@ class Healing:
             day_key = await self._keyring.day_key(number.account, expire_ms)
         except KeyDestroyed:
             return None
-        self._in_hand.add(place)
-        return ReportedWork(
+        self._in_hand[place] = work = ReportedWork(
             number,
             user,
             device,
@@ -295,6 +299,7 @@ class Healing:
             seen_until_ms=seen_until_ms,
             owner=self,
         )
+        return work
 
     def look_again(self, work: ReportedWork) -> None:
         """The relay has not said yet that it has the message: come back to it soon."""
@@ -307,7 +312,7 @@ class Healing:
 
     def finished(self, work: ReportedWork) -> None:
         """The work is committed."""
-        self._in_hand.discard((work.report.message_id, work.device))
+        del self._in_hand[work.report.message_id, work.device]
 
     async def run(self) -> None:
         """Look again at what came too early, until cancelled."""

@@ -168,6 +168,9 @@ class Inbound:
             return None
         user = AccountId(envelope.sender_account_id)
         seen = seen_key(account, user, MessageId(envelope.message_id))
+        if (earlier := self._in_hand.get(seen)) is not None:
+            self._join(earlier, place)
+            return None
         expire_ms = self._clock.now_ms() + sender.retention_ms
         if envelope.type == PLAINTEXT:
             reported = await self._healing.work_of(number, envelope, seen, expire_ms)
@@ -210,12 +213,16 @@ class Inbound:
                 self._counters.duplicates += 1
                 self._is_safe(place)
             elif earlier is not None:
-                self._counters.duplicates += 1
-                earlier.safe.append(lambda place=place: self._is_safe(place))  # type: ignore[misc]
+                self._join(earlier, place)
             else:
                 self._in_hand[seen] = work
                 work.safe.append(lambda seen=seen, place=place: self._done(seen, place))  # type: ignore[misc]
                 self._put(work)
+
+    def _join(self, earlier: IncomingWork | ReportedWork, place: _Place) -> None:
+        """It came again, on a newer stream, while it was in hand."""
+        self._counters.duplicates += 1
+        earlier.safe.append(lambda: self._is_safe(place))
 
     def _receipts(self, item: mailbox_pb2.Item, epoch: int) -> None:
         place = (item.item_id, epoch)

@@ -423,7 +423,8 @@ class Forger:
         key: bytes | None = None,
         device: int = 1,
         body: bytes | None = None,
-    ) -> None:
+        times: int = 1,
+    ) -> mailbox_pb2.Envelope:
         said = Unencrypted(
             decryption_error=DecryptionError(key, 1, 1).to_bytes(),
             message_id=message_id,
@@ -439,6 +440,12 @@ class Forger:
             type=8,
             body=plaintext_content(said.SerializeToString()) if body is None else body,
         )
+        for _ in range(times):
+            self.deliver(envelope)
+        return envelope
+
+    def deliver(self, envelope: mailbox_pb2.Envelope) -> None:
+        """As on a new stream, where what was not acknowledged comes again."""
         self._gateway.inbound.delivered(
             [mailbox_pb2.Item(item_id=self._item, envelope=envelope)], 1
         )
@@ -490,6 +497,47 @@ async def test_repeated_reports_cause_one_resend_and_late_ones_none(world: World
         assert gateway.counters.resent == 3
         failed = await business.status(message_id.hex(), FAILED)
         assert failed.status.failure.reason == errors_pb2.ERROR_REASON_UNDECRYPTABLE
+
+
+async def test_a_report_that_comes_again_in_hand_is_safe_only_when_it_is_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relay forgets what is acknowledged, whichever delivery of it is."""
+    async with world.gateway() as gateway:
+        business = await world.business(gateway)
+        victim = await world.device(USER)
+        message_id = bytes.fromhex(await accepted(business, "k"))
+        await business.status(message_id.hex(), api.MESSAGE_STATUS_SENT)
+        resent: list[int] = []  # when each delivery was acknowledged
+
+        def acknowledge(item_ids: list[int], epoch: int, failed: list[int]) -> None:
+            resent.extend(gateway.counters.resent for _ in item_ids)
+
+        monkeypatch.setattr(gateway.inbound, "_acknowledge", acknowledge)
+        forger = Forger(gateway, business)
+        envelope = forger.report(victim.account_id, message_id, times=2)
+        await settle(1)
+        forger.deliver(envelope)
+        async with asyncio.timeout(10):
+            await until(lambda: len(resent) == 3)
+        assert resent == [1, 1, 1]
+        assert gateway.counters.duplicates == 2
+
+
+async def test_a_report_that_comes_again_when_it_is_done_bars_no_later_one(world: World) -> None:
+    store = gateway_store()
+    async with world.gateway(store) as gateway:
+        business = await world.business(gateway)
+        victim = await world.device(USER)
+        forger = Forger(gateway, business)
+        unknown = os.urandom(16)
+        envelope = forger.report(victim.account_id, unknown)
+        await idle(gateway, store, 1)
+        forger.deliver(envelope)
+        await until(lambda: gateway.counters.duplicates == 1)
+        forger.report(victim.account_id, unknown)
+        async with asyncio.timeout(10):
+            await idle(gateway, store, 2)
 
 
 async def test_a_forged_report_gets_nothing_for_another_identity_key(world: World) -> None:
