@@ -222,7 +222,7 @@ class Inbound:
     def _join(self, earlier: IncomingWork | ReportedWork, place: _Place) -> None:
         """It came again, on a newer stream, while it was in hand."""
         self._counters.duplicates += 1
-        earlier.safe.append(lambda: self._is_safe(place))
+        earlier.safe.append(lambda: self._is_safe(place, failed=earlier.undecrypted))
 
     def _receipts(self, item: mailbox_pb2.Item, epoch: int) -> None:
         place = (item.item_id, epoch)

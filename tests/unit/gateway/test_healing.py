@@ -157,6 +157,37 @@ async def test_a_users_message_is_asked_for_again_and_taken_once(world: World) -
         assert len(await business.inbound(3)) == 3
 
 
+async def test_what_cannot_be_decrypted_and_comes_again_in_hand_is_no_delivery(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acknowledged as delivered, its sender would not send it again."""
+    async with world.gateway() as gateway, reading(await world.device(USER)) as (reader,):
+        business = await world.business(gateway)
+        await talk(business, reader)
+        delivered, acknowledge = gateway.inbound.delivered, gateway.inbound._acknowledge
+        damaged: list[int] = []
+        told: list[bool] = []  # of each delivery of it: whether it was told as decrypted
+
+        def twice(items: Sequence[mailbox_pb2.Item], epoch: int) -> None:
+            for item in items:
+                if item.HasField("envelope") and not damaged:
+                    damage(item.envelope)
+                    damaged.append(item.item_id)
+            delivered(items, epoch)
+            delivered(items, epoch)
+
+        def noting(item_ids: list[int], epoch: int, failed: list[int]) -> None:
+            for ids, decrypted in ((item_ids, True), (failed, False)):
+                told.extend(decrypted for id_ in ids if id_ in damaged)
+            acknowledge(item_ids, epoch, failed)
+
+        monkeypatch.setattr(gateway.inbound, "_acknowledge", noting)
+        monkeypatch.setattr(gateway.inbound, "delivered", twice)
+        await reader.device.send_text(business.sender.phone_number, "important")
+        await until(lambda: len(told) == 2)
+        assert told == [False, False]
+
+
 async def test_a_resend_of_what_was_taken_already_is_dropped(world: World) -> None:
     async with world.gateway() as gateway, reading(await world.device(USER)) as (reader,):
         business = await world.business(gateway)
