@@ -33,7 +33,7 @@ DEFAULT_RELAY = "127.0.0.1:7444"
 DEFAULT_DATA = Path("letterlock-data")
 PROFILE = "profile.toml"
 
-_E164 = re.compile(r"\+[1-9][0-9]{1,14}")
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
 _ID = re.compile(r"[0-9a-fA-F]{32}")
 
 
@@ -108,7 +108,7 @@ def check_phone_number(number: str) -> None:
             "not a phone number",
             reason="INVALID_PHONE_NUMBER",
             field="number",
-            limit="+ and 2 to 15 digits",
+            limit="+ and 7 to 15 digits",
         )
 
 
