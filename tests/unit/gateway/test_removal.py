@@ -12,9 +12,10 @@ from letterlock.v1 import messaging_pb2 as api
 from letterlockd import failpoints
 from letterlockd.errors import Forbidden
 from letterlockd.gateway import tables
-from letterlockd.gateway.inbox_rows import INBOX_TABLES
+from letterlockd.gateway.inbox_rows import INBOX, INBOX_TABLES
 from letterlockd.records.v1.gateway_pb2 import NumberRecord
 from letterlockd.sealing import keyring
+from letterlockd.store.port import Put
 from letterlockd.uplink import RelayUnavailable
 
 from tests.harness.clock import settle
@@ -47,9 +48,16 @@ async def rows_with(store: GatewayStore, *names: bytes) -> list[str]:
     return found
 
 
-async def talk(world: World, business: Business, other: Business) -> None:
+async def talk(world: World, store: GatewayStore, business: Business, other: Business) -> None:
     """A conversation of each of two numbers with one user, at rest; events of both are left
-    unread."""
+    unread. Tables that such a conversation does not need have a row of each number, too."""
+    for account in (business.sender.account_id, other.sender.account_id):
+        rows = [
+            Put(table, account + b"x" * 32, b"x", 2**50 if table.expires else 0)
+            for table in (tables.ASKED, tables.LAST_RESORT_USES, *INBOX_TABLES)
+            if table != INBOX
+        ]
+        await store.commit([rows])
     async with reading_devices(await world.device(USER)) as (reader,):
         for sender in (business, other):
             (result,) = await sender.send(message("k", to=USER))
@@ -80,7 +88,7 @@ async def test_nothing_stays_of_a_number_and_all_of_its_neighbour(world: World) 
     store = gateway_store()
     async with world.gateway(store) as gateway:
         business, other = await world.business(gateway), await world.business(gateway, OTHER)
-        await talk(world, business, other)
+        await talk(world, store, business, other)
         account, scope = business.sender.account_id, await key_scope(store, business)
         before = await rows_with(store, other.sender.account_id, await key_scope(store, other))
         await gateway.removal.remove_number(account, NUMBER)
@@ -104,7 +112,7 @@ async def test_a_removal_goes_on_after_a_crash(world: World, at: str) -> None:
     store = gateway_store()
     async with world.gateway(store) as gateway:
         business, other = await world.business(gateway), await world.business(gateway, OTHER)
-        await talk(world, business, other)
+        await talk(world, store, business, other)
         scope = await key_scope(store, business)
         failpoints.configure(f"gateway.removal.{at}=error")
         with pytest.raises(failpoints.InjectedFault):

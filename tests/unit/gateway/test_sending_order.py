@@ -115,6 +115,16 @@ async def test_later_rows_wait_behind_a_busy_one_and_others_do_not(around: Aroun
     assert around.sending.reading.waiting == 4
 
 
+async def test_a_row_that_is_over_when_it_is_taken_is_not_offered(around: Around) -> None:
+    await around.give(1)
+    around.expire_ms = 1
+    await around.give(2)
+    around.expire_ms = 2**60
+    await around.give(3)
+    await around.offers(1, 3)
+    assert around.sending.open == 2
+
+
 async def test_what_the_relay_had_taken_is_not_offered_again(around: Around) -> None:
     await around.give(1, 2, 3)
     await around.offers(1, 2, 3)

@@ -23,6 +23,7 @@ from letterlockd.sealing.provider import FileKeyProvider, make_key, staged
 from letterlockd.sealing.rotation import MasterRotation, open_master_keys
 from letterlockd.sealing.seal import place
 from letterlockd.store.memory import MemoryStore
+from letterlockd.store.port import Put
 
 from tests.harness.clock import FakeClock
 
@@ -97,6 +98,23 @@ async def test_messages_and_names_stay_and_the_old_key_opens_nothing(house: Hous
     with pytest.raises(MasterKeyFault) as caught:
         await house.start()
     assert caught.value.reason == "MASTER_KEY_WRONG"
+
+
+async def test_the_old_key_is_overwritten_and_forgotten(house: House) -> None:
+    """Its bytes are gone from the disk it was on, and the running gateway has it no more."""
+    await house.keys()
+    await house.start()  # with nothing in memory but the keys that it is asked for
+    held = house.path.with_name("its blocks")
+    held.hardlink_to(house.path)
+    assert any(held.read_bytes())
+    (ring, *_), (store, *_) = house.rings, house.stores
+    before = dict(await store.scan(SCOPE_KEYS, limit=100))
+    await house.rotate()
+    assert not any(held.read_bytes())
+    for key, record in before.items():
+        await store.commit([[Put(SCOPE_KEYS, key, record.value)]])
+        with pytest.raises(SealBroken):
+            await ring.scope_key(key[1:])
 
 
 async def test_a_scope_key_from_before_opens_no_day_key_of_after(house: House) -> None:
