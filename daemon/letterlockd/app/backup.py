@@ -1,8 +1,8 @@
 """`letterlockd backup` and `restore`: the stores as they were at one time, whole or not at all.
 
     backup    snapshots of all stores ─▶ copies, checksums ─▶ manifest ─▶ renamed to its name
-    restore   manifest, checksums ─▶ marker "restoring" ─▶ files ─▶ each store told that it went
-              back ─▶ marker away
+    restore   manifest, checksums, master keys ─▶ marker "restoring" ─▶ files ─▶ each store told
+              that it went back ─▶ marker away; a failure takes everything back
 
 A daemon may run during a backup. The gateway's snapshot is taken before the relay's, at most
 moments apart: what the gateway still had to send then is known to both afterwards. Keys are not
@@ -17,21 +17,24 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from letterlockd import failpoints
 from letterlockd.app.manifest import BackupFault, Manifest, StoredFile, checksum, read_manifest
 from letterlockd.app.parts import SCHEMA_VERSION, open_store
-from letterlockd.app.stores import STORES, present
+from letterlockd.app.stores import STORES, STORES_OF_KEY, present
 from letterlockd.files import write_file
 from letterlockd.layout import Layout
+from letterlockd.sealing.errors import MasterKeyFault
 from letterlockd.sealing.keyring import CHECK_KEY, MASTER_CHECK, master_key_id
+from letterlockd.sealing.provider import named_key, staged
 from letterlockd.settings import Settings
 from letterlockd.store.history import History
 from letterlockd.store.lmdb.snapshot import Snapshot
+from letterlockd.store.port import StoreFull
 
 __all__ = ["backup", "restore"]
 
@@ -68,14 +71,16 @@ def backup(data: Path, destination: Path, *, with_keys: bool, program: str) -> M
 async def restore(settings: Settings, source: Path) -> Manifest:
     """Put the stores of a backup into the data folder, which must have none.
 
-    Raises `BackupFault`, and what opening a store raises. Killed half-way, the folder is refused
-    by the daemon until a restore has finished there.
+    Raises `BackupFault`, `MasterKeyFault` when a master key is there that does not open it, and
+    what opening a store raises; then the folder is as it was. Killed half-way, the folder is
+    refused by the daemon until a restore has finished there.
     """
     manifest = read_manifest(source)
     _check(manifest, source)
     layout = Layout(settings.data_folder)
     _refuse_used(layout, manifest)
-    try:
+    _check_keys(Layout(source) if manifest.with_keys else layout, manifest)
+    with _taken_back_on_failure(layout, manifest):
         _put_files(layout, manifest, source)
         async with AsyncExitStack() as opened:
             for stored in manifest.stores:
@@ -83,8 +88,6 @@ async def restore(settings: Settings, source: Path) -> Manifest:
         failpoints.hit("restore.before_finish")
         layout.restoring.unlink()
         _sync(layout.data)
-    except OSError as error:
-        raise BackupFault(f"{layout.data} cannot be written: {error.strerror}") from error
     return manifest
 
 
@@ -148,13 +151,54 @@ def _refuse_used(layout: Layout, manifest: Manifest) -> None:
         raise BackupFault(f"{layout.keys} exists, and the backup brings its own")
 
 
+def _check_keys(layout: Layout, manifest: Manifest) -> None:
+    """That the master keys which are there open the stores; one that is not may come later."""
+    for role, names in STORES_OF_KEY.items():
+        path = layout.master_key(role)
+        there = {named_key(file)[1] for file in (path, staged(path)) if file.exists()}
+        for stored in manifest.stores:
+            wanted = stored.master_key_id
+            if stored.store in names and wanted and there and wanted not in there:
+                raise MasterKeyFault(
+                    f"{path} is master key {', '.join(sorted(there))}; the backup's store "
+                    f"{stored.store} needs {wanted}",
+                    reason="MASTER_KEY_WRONG",
+                )
+
+
+@contextmanager
+def _taken_back_on_failure(layout: Layout, manifest: Manifest) -> Iterator[None]:
+    """Leave the folder as it was when the restore inside fails. What an earlier one left unfinished
+    stays unfinished."""
+    was_there, unfinished = layout.data.exists(), layout.restoring.exists()
+    try:
+        yield
+    except BaseException as error:
+        for path in _brought(layout, manifest):
+            shutil.rmtree(path, ignore_errors=True)
+        if not unfinished:
+            layout.restoring.unlink(missing_ok=True)
+        if not was_there and layout.data.exists():
+            layout.data.rmdir()
+        if isinstance(error, OSError):
+            raise BackupFault(f"{layout.data} cannot be written: {error.strerror}") from error
+        if isinstance(error, StoreFull):
+            raise BackupFault(f"{layout.data} cannot be written: {error.message}") from error
+        raise
+
+
+def _brought(layout: Layout, manifest: Manifest) -> list[Path]:
+    """The folders that a restore of this backup makes."""
+    keys = _KEY_FOLDERS if manifest.with_keys else ()
+    return [layout.data / name for name in (*(stored.store for stored in manifest.stores), *keys)]
+
+
 def _put_files(layout: Layout, manifest: Manifest, source: Path) -> None:
     layout.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_file(layout.restoring, b"see docs/operations.md, backup\n", mode=0o600)
-    names = [stored.store for stored in manifest.stores]
-    for name in [*names, *(_KEY_FOLDERS if manifest.with_keys else ())]:
-        shutil.rmtree(layout.data / name, ignore_errors=True)
-    for name in names:
+    for path in _brought(layout, manifest):
+        shutil.rmtree(path, ignore_errors=True)
+    for name in (stored.store for stored in manifest.stores):
         (layout.data / name).mkdir(mode=0o700)
         file = layout.data / name / "data.mdb"
         shutil.copyfile(source / name / "data.mdb", file)

@@ -22,8 +22,7 @@ from letterlockd.layout import Layout
 from letterlockd.sealing import keyring
 from letterlockd.sealing.errors import MasterKeyFault
 from letterlockd.sealing.keyring import DAY_MS, Keyring, master_key_id
-from letterlockd.sealing.protection import UNPROTECTED, protection_of
-from letterlockd.sealing.provider import FileKeyProvider, key_text, make_key, staged
+from letterlockd.sealing.provider import FileKeyProvider, make_key, named_key, staged
 from letterlockd.sealing.rotation import MasterRotation, open_master_keys
 from letterlockd.settings import Settings
 from letterlockd.store.lmdb.reader import Reader
@@ -160,9 +159,7 @@ def _no_master_key(layout: Layout) -> MasterKeyFault:
 
 def _status_of(layout: Layout, role: str) -> KeyStatus:
     path = layout.master_key(role)
-    protection, key_id = protection_of(key_text(path))
-    if protection == "file":
-        key_id = FileKeyProvider(path, UNPROTECTED).key_id
+    protection, key_id = named_key(path)
     names = [name for name in STORES_OF_KEY[role] if name in present(layout.data)]
     return KeyStatus(
         role=role,

@@ -105,7 +105,8 @@ async def broken_seals(
     former: KeyProvider | None,
     limit: int,
 ) -> list[BrokenSeal]:
-    """The rows of these tables that do not open, at most `limit`. Raises `MasterKeyFault`."""
+    """The rows of these tables that do not open, at most `limit`. Raises `MasterKeyFault`, and
+    `SealBroken` when the store's binding to its master key is lost."""
     keyring = await Keyring.reading(_ReadOnly(reader), provider, clock, former=former)
     openers = _Openers(reader, keyring).by_table()
     broken: list[BrokenSeal] = []

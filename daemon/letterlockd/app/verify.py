@@ -29,6 +29,7 @@ from letterlockd.layout import Layout
 from letterlockd.relay.tables import MAILBOXES
 from letterlockd.sealing import keyring
 from letterlockd.sealing.deletions import DELETIONS
+from letterlockd.sealing.errors import SealBroken
 from letterlockd.sealing.rotation import open_master_keys
 from letterlockd.settings import Settings
 from letterlockd.store.history import GENERATION, HISTORY, restorations
@@ -39,6 +40,7 @@ from letterlockd.store.port import StoreUnavailable, Table
 __all__ = ["StoreReport", "VerifyStopped", "verify_all", "verify_one"]
 
 _LIMIT = 1_000
+_UNBOUND = "master-check: the binding to the master key is lost"
 _CHILD_SECONDS = 24 * 3600
 
 
@@ -144,12 +146,16 @@ async def _seals(settings: Settings, folder: Path, name: str, tables: Sequence[T
         raise EnvironmentFault(
             f"{path} does not exist: without it only `--no-seals` works", reason="KEY_FILE_UNUSABLE"
         )
+    if keyring.MASTER_CHECK not in tables:
+        return [_UNBOUND]
     provider, former = await asyncio.to_thread(open_master_keys, path, protections_of(settings))
     reader = Reader(folder, tables)
     try:
         broken = await broken_seals(
             reader, tables, provider, SystemClock(), former=former, limit=_LIMIT
         )
+    except SealBroken:
+        return [_UNBOUND]
     except StoreUnavailable:
         return ["a record cannot be read"]
     finally:

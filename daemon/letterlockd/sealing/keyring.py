@@ -143,12 +143,18 @@ class Keyring:
         *,
         former: KeyProvider | None = None,
     ) -> Self:
-        """The keyring of a store that is only looked at. Raises `MasterKeyFault`."""
+        """The keyring of a store that is only looked at. Raises `MasterKeyFault` for another master
+        key, `SealBroken` when the store's binding to its own is lost or altered."""
         ring = cls(store, provider, clock, random=os.urandom, former=former)
         stored = await store.get(MASTER_CHECK, CHECK_KEY)
         if stored is None:
-            raise MasterKeyFault("the store is bound to no master key", reason="MASTER_KEY_WRONG")
-        await ring._prove(stored.value)
+            raise SealBroken("the store's binding to its master key is gone")
+        try:
+            await ring._prove(stored.value)
+        except MasterKeyFault as fault:
+            if master_key_id(stored.value) in ring._key_ids:
+                raise SealBroken("the store's binding to its master key is altered") from fault
+            raise
         return ring
 
     async def turn(self, provider: KeyProvider) -> None:
@@ -306,6 +312,10 @@ class Keyring:
         return await self._store.scan(
             DAY_KEYS, prefix=_scope_record(scope), limit=_MAX_DAYS_OF_A_SCOPE
         )
+
+    @property
+    def _key_ids(self) -> set[str]:
+        return {ring.key_id for ring in (self._provider, self._former) if ring is not None}
 
     async def _check(self) -> Put:
         sealed = await self._provider.wrap(_CHECK_VALUE, _CHECK_CONTEXT)

@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import Protocol
 
 from letterlockd.sealing.errors import MasterKeyFault
-from letterlockd.sealing.protection import UNPROTECTED, Protections, key_id
+from letterlockd.sealing.protection import UNPROTECTED, Protections, key_id, protection_of
 from letterlockd.sealing.seal import KEY_BYTES, seal, unseal
 
-__all__ = ["FileKeyProvider", "KeyProvider", "key_text", "make_key", "put_in_place", "staged"]
+__all__ = [
+    "FileKeyProvider",
+    "KeyProvider",
+    "key_text",
+    "make_key",
+    "named_key",
+    "put_in_place",
+    "staged",
+]
 
 _MAX_FILE_BYTES = 32 * 1024
 
@@ -108,6 +116,13 @@ def key_text(path: Path) -> bytes:
     if len(text) > _MAX_FILE_BYTES:
         raise MasterKeyFault(f"master key {path}: is larger than {_MAX_FILE_BYTES} bytes")
     return text
+
+
+def named_key(path: Path) -> tuple[str, str]:
+    """How a key file is protected, and the id of its key: needs no passphrase. Raises
+    `MasterKeyFault`."""
+    protection, name = protection_of(key_text(path))
+    return protection, name or FileKeyProvider(path, UNPROTECTED).key_id
 
 
 def put_in_place(path: Path) -> None:

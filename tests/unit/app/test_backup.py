@@ -26,12 +26,13 @@ from letterlockd.errors import EnvironmentFault
 from letterlockd.exit_codes import ExitCode, of_error
 from letterlockd.gateway.tables import LOOKUPS, OUTBOX, outbox_key
 from letterlockd.layout import Layout
-from letterlockd.sealing.keyring import DAY_MS, Keyring
-from letterlockd.sealing.provider import FileKeyProvider
+from letterlockd.sealing.errors import MasterKeyFault
+from letterlockd.sealing.keyring import CHECK_KEY, DAY_MS, MASTER_CHECK, Keyring
+from letterlockd.sealing.provider import FileKeyProvider, staged
 from letterlockd.settings import Settings
 from letterlockd.store.history import History
 from letterlockd.store.lmdb.snapshot import Snapshot
-from letterlockd.store.port import Put
+from letterlockd.store.port import Delete, Put
 
 BUSINESS = b"b" * 16
 FAR_MS = 4_000_000_000_000
@@ -216,6 +217,71 @@ async def test_what_is_no_whole_backup_is_refused_before_a_byte_is_written(
     assert {path.name for path in settings.data_folder.iterdir()} == {"keys"}
 
 
+async def test_a_master_key_that_does_not_open_it_is_refused_before_a_byte_is_written(
+    made: Path, kept: Path
+) -> None:
+    key = kept.parent / "data" / "keys" / "gateway.key"
+    key.unlink()
+    other = FileKeyProvider(key)
+    ran = await asyncio.to_thread(command, kept.parent, "restore", "kept")
+    assert ran.returncode == ExitCode.KEYS, ran.stderr
+    assert other.key_id in ran.stderr
+    assert {path.name for path in (kept.parent / "data").iterdir()} == {"keys"}
+    shutil.copyfile(made / "data" / "keys" / "gateway.key", staged(key))  # a rotation is under way
+    staged(key).chmod(0o600)
+    await restore(settings_of(kept), kept)
+
+
+async def test_a_backup_whose_own_key_is_another_is_refused(made: Path, tmp_path: Path) -> None:
+    backup(made / "data", tmp_path / "with", with_keys=True, program="test")
+    key = tmp_path / "with" / "keys" / "gateway.key"
+    key.unlink()
+    FileKeyProvider(key)
+    with pytest.raises(MasterKeyFault) as caught:
+        await restore(Settings(data_folder=tmp_path / "data"), tmp_path / "with")
+    assert caught.value.reason == "MASTER_KEY_WRONG"
+    assert not (tmp_path / "data").exists()
+
+
+async def test_a_restore_needs_no_master_key_to_be_there(kept: Path) -> None:
+    shutil.rmtree(kept.parent / "data")
+    await restore(settings_of(kept), kept)
+    assert await generation(settings_of(kept), "gateway") == 1
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_full_disk_ends_a_restore_with_the_folder_as_it_was(
+    made: Path, tmp_path: Path, with_keys: bool, copied: bool
+) -> None:
+    """While the files are copied, and behind that, when the stores are told."""
+    backup(made / "data", tmp_path / "kept", with_keys=with_keys, program="test")
+    largest = max(file.stat().st_size for file in (tmp_path / "kept").rglob("data.mdb"))
+    blocks = -(-largest // 1_024) if copied else 16
+    limited = f"ulimit -f {blocks}; exec {sys.executable} -m letterlockd restore kept --data data"
+    ran = subprocess.run(
+        ["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == ExitCode.DATA_FOLDER, ran.stderr
+    assert "cannot be written" in ran.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"kept"}
+    done = command(tmp_path, "restore", "kept")
+    assert done.returncode == 0, done.stderr
+
+
+async def test_a_failed_restore_leaves_an_unfinished_one_unfinished(kept: Path) -> None:
+    folder, settings = kept.parent, settings_of(kept)
+    environment = {failpoints.VARIABLE: "restore.copied=kill"}
+    await asyncio.to_thread(command, folder, "restore", "kept", **environment)
+    failpoints.configure("restore.before_finish=error")
+    try:
+        with pytest.raises(failpoints.InjectedFault):
+            await restore(settings, kept)
+    finally:
+        failpoints.configure("")
+    assert {path.name for path in settings.data_folder.iterdir()} == {"keys", "restoring"}
+
+
 async def test_a_store_of_another_kind_under_a_good_checksum_is_refused(kept: Path) -> None:
     said = json.loads((kept / "manifest.json").read_bytes())
     file = kept / "registry" / "data.mdb"
@@ -225,6 +291,7 @@ async def test_a_store_of_another_kind_under_a_good_checksum_is_refused(kept: Pa
     with pytest.raises(EnvironmentFault) as caught:
         await restore(settings_of(kept), kept)
     assert caught.value.reason == "DATA_FOLDER_FOREIGN"
+    assert {path.name for path in (kept.parent / "data").iterdir()} == {"keys"}
 
 
 @pytest.mark.parametrize("point", ["restore.copied", "restore.before_finish"])
@@ -269,6 +336,23 @@ async def test_the_wrong_master_key_is_told_apart_from_damage(kept: Path) -> Non
     found = await asyncio.to_thread(look, seals=False)
     assert not found.wrong
     assert "seals not checked: good" in found.lines()[0]
+
+
+@pytest.mark.parametrize("how", ["gone", "altered"])
+async def test_a_lost_binding_to_the_master_key_is_damage(kept: Path, how: str) -> None:
+    settings = settings_of(kept)
+    await restore(settings, kept)
+    async with AsyncExitStack() as opened:
+        store = await open_store(settings, "gateway", STORES["gateway"], opened)
+        row = await store.get(MASTER_CHECK, CHECK_KEY)
+        assert row is not None
+        altered = Put(MASTER_CHECK, CHECK_KEY, row.value[:20] + b"?" + row.value[21:])
+        await store.commit([[altered if how == "altered" else Delete(MASTER_CHECK, CHECK_KEY)]])
+    ran = await asyncio.to_thread(command, kept.parent, "verify", "--json")
+    assert ran.returncode == ExitCode.DAMAGED, ran.stdout + ran.stderr
+    damaged, good = json.loads(ran.stdout)
+    assert damaged["wrong"] == {"master-check: the binding to the master key is lost": 1}
+    assert not good["wrong"]
 
 
 def day_key_bytes(data: Path) -> bytes:
