@@ -8,7 +8,8 @@
  *
  * An event is handed out once, although the gateway gives it again after a lost stream or lease. With
  * a nacked event the gateway takes back what it gave behind it of the same user: what of that is still
- * on its way is passed over until the nack is answered, and comes again, behind the nacked one. Knows no stream, no clock, no task; reads no content. Times are seconds of one clock.
+ * on its way is passed over until the nack is answered, and comes again, behind the nacked one. Knows
+ * no stream, no clock, no task; reads no content. Times are seconds of one clock.
  */
 
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
