@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from letterlock.errors import LetterlockError, Unavailable
+from letterlock.errors import LetterlockError, ServerError, Unavailable
 from letterlock.faults import from_rpc
 from letterlock.retry import Backoff
 
@@ -89,20 +89,25 @@ async def read_and_write(
         raise lost
 
 
-async def first_answer(call: grpc.aio.StreamStreamCall[Any, Any], opening: object) -> Any:
-    """Write the opening frame and read the first one that comes back (EOF where none does).
+async def opening_answer(call: grpc.aio.StreamStreamCall[Any, Any], opening: object) -> Any:
+    """Write the opening frame; the `opened` of the frame that answers it.
 
-    Raises the LetterlockError of the stream's status; the call is cancelled on any failure.
+    Raises the LetterlockError of the stream's status, ServerError where another frame or none
+    comes first; the call is cancelled on any failure.
     """
     try:
         with contextlib.suppress(*_STREAM_ENDED):  # reading tells why
             await call.write(opening)
-        return await call.read()
+        frame: Any = await call.read()
     except grpc.aio.AioRpcError as error:
         raise from_rpc(error) from None
     except asyncio.CancelledError:
         call.cancel()
         raise _cut_off() from None
+    if frame is grpc.aio.EOF or not frame.HasField("opened"):
+        call.cancel()
+        raise ServerError("the stream did not begin with its opening answer")
+    return frame.opened
 
 
 def _cut_off() -> LetterlockError:

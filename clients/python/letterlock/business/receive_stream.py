@@ -17,8 +17,8 @@ import grpc.aio
 from letterlock.business.events import Event
 from letterlock.business.receiving import AckWindow
 from letterlock.closing import Closing
-from letterlock.errors import LetterlockError, ServerError
-from letterlock.reconnect import Sleep, first_answer, read_and_write, run_until_done
+from letterlock.errors import LetterlockError
+from letterlock.reconnect import Sleep, opening_answer, read_and_write, run_until_done
 from letterlock.retry import Backoff
 from letterlock.v1 import messaging_pb2
 
@@ -127,13 +127,10 @@ class ReceiveStream(Closing):
     async def _attempt(self) -> bool:
         self._draining = False
         call = self._open_call()
-        frame = await first_answer(call, messaging_pb2.ReceiveRequest(open=self._opening))
-        if not isinstance(frame, messaging_pb2.ReceiveResponse) or not frame.HasField("opened"):
-            call.cancel()
-            raise ServerError("the stream did not begin with its opening answer")
+        opened = await opening_answer(call, messaging_pb2.ReceiveRequest(open=self._opening))
         self._backoff.succeeded()
         self._connected = True
-        self._lease = frame.opened.lease.ToNanoseconds() / 1e9
+        self._lease = opened.lease.ToNanoseconds() / 1e9
         try:
             await read_and_write(call, lambda: self._read(call), lambda: self._write(call))
         finally:

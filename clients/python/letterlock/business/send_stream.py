@@ -17,8 +17,8 @@ import grpc.aio
 from letterlock.business.outgoing import OutgoingMessage, SendResult, to_result
 from letterlock.business.sending import MAX_BATCH_MESSAGES, SendWindow
 from letterlock.closing import Closing
-from letterlock.errors import LetterlockError, ServerError
-from letterlock.reconnect import Sleep, first_answer, read_and_write, run_until_done
+from letterlock.errors import LetterlockError
+from letterlock.reconnect import Sleep, opening_answer, read_and_write, run_until_done
 from letterlock.retry import Backoff
 from letterlock.v1 import messaging_pb2
 
@@ -137,18 +137,13 @@ class SendStream(Closing):
         self._draining = False
         call = self._open_call()
         opening = messaging_pb2.SendOpen(business_number=self._number)
-        frame = await first_answer(call, messaging_pb2.SendRequest(open=opening))
-        self._note_opening(frame)
+        self._note_opening(await opening_answer(call, messaging_pb2.SendRequest(open=opening)))
         await read_and_write(call, lambda: self._read(call), lambda: self._write(call))
         return self._is_finished
 
-    def _note_opening(self, frame: object) -> None:
-        if not isinstance(frame, messaging_pb2.SendResponse) or not frame.HasField("opened"):
-            raise ServerError("the stream did not begin with its opening answer")
-        self._max_batch = frame.opened.max_batch_messages or MAX_BATCH_MESSAGES
-        self._window.limit = min(
-            self._wanted_window, frame.opened.max_unanswered or self._wanted_window
-        )
+    def _note_opening(self, opened: messaging_pb2.SendOpened) -> None:
+        self._max_batch = opened.max_batch_messages or MAX_BATCH_MESSAGES
+        self._window.limit = min(self._wanted_window, opened.max_unanswered or self._wanted_window)
 
     async def _write(self, call: SendCall) -> None:
         while not (self._draining or self._is_finished):

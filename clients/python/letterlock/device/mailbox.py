@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 
 import grpc.aio
 
-from letterlock.errors import LetterlockError, ServerError
-from letterlock.reconnect import Sleep, first_answer, read_and_write, run_until_done
+from letterlock.errors import LetterlockError
+from letterlock.reconnect import Sleep, opening_answer, read_and_write, run_until_done
 from letterlock.relay.v1 import mailbox_pb2
 from letterlock.retry import Backoff
 
@@ -97,10 +97,7 @@ class Mailbox:
         self._ending = False
         call = self._open_call()
         opening = mailbox_pb2.Open(window=self._window)
-        frame = await first_answer(call, mailbox_pb2.ConnectRequest(open=opening))
-        if not isinstance(frame, mailbox_pb2.ConnectResponse) or not frame.HasField("opened"):
-            call.cancel()
-            raise ServerError("the stream did not begin with its opening answer")
+        await opening_answer(call, mailbox_pb2.ConnectRequest(open=opening))
         self._backoff.succeeded()
         self._to_submit = deque(self._unanswered())
         self.opened.set()
