@@ -48,6 +48,24 @@ async def test_one_time_keys_go_lowest_id_first_and_then_the_last_resort(running
     assert bundles[0].registration_id == 100
 
 
+async def test_an_upload_withdraws_the_one_time_keys_that_are_left(running: Running) -> None:
+    """Those of an end that was restored: it may not have their private halves."""
+    identity = Identity()
+    user = await running.client.register(
+        identity=identity, upload=identity.upload(one_time=3, kyber=3)
+    )
+    fresh = identity.upload(one_time=1, kyber=1)
+    fresh.withdraw_one_time = True
+    await running.client.keys.UploadPreKeys(
+        keys_pb2.UploadPreKeysRequest(pre_keys=fresh), metadata=as_(user)
+    )
+    first, second = [await bundle(running, user.account_id) for _ in range(2)]
+    assert first.one_time_pre_key == fresh.one_time_pre_keys[0]
+    assert first.kyber_pre_key == fresh.one_time_kyber_pre_keys[0]
+    assert not second.HasField("one_time_pre_key")
+    assert second.kyber_pre_key == fresh.last_resort_kyber_pre_key
+
+
 async def test_by_number_by_id_and_by_device(running: Running) -> None:
     user = await running.client.register()
     linked = await running.client.link(user)
