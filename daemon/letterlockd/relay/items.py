@@ -19,6 +19,7 @@ from letterlock.relay.v1.mailbox_pb2 import (
     Envelope,
     Item,
     Receipt,
+    Receipts,
     Resend,
     SubmissionResults,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "deliveries_frame",
     "envelope_item",
     "read_row",
+    "receipt",
     "receipts_item",
     "results_frame",
     "write_row",
@@ -47,6 +49,11 @@ _MESSAGE_ID_TAG = bytes((Envelope.MESSAGE_ID_FIELD_NUMBER << 3 | 2, 16))
 _SENDER_TAG = bytes((Envelope.SENDER_ACCOUNT_ID_FIELD_NUMBER << 3 | 2, 16))
 _RECIPIENT_TAG = bytes((Envelope.RECIPIENT_ACCOUNT_ID_FIELD_NUMBER << 3 | 2, 16))
 _BODY_TAG = bytes((Envelope.BODY_FIELD_NUMBER << 3 | 2,))
+_RECEIPTS_TAG = bytes((Item.RECEIPTS_FIELD_NUMBER << 3 | 2,))
+_RECEIPT_TAG = bytes((Receipts.RECEIPTS_FIELD_NUMBER << 3 | 2,))
+_RECEIPT_MESSAGE_TAG = bytes((Receipt.MESSAGE_ID_FIELD_NUMBER << 3 | 2, 16))
+_RECEIPT_SENDER_TAG = bytes((Receipt.SENDER_ACCOUNT_ID_FIELD_NUMBER << 3 | 2, 16))
+_RECEIPT_RECIPIENT_TAG = bytes((Receipt.RECIPIENT_ACCOUNT_ID_FIELD_NUMBER << 3 | 2, 16))
 _DELIVERY_TAG = bytes((StoredItem.DELIVERY_FIELD_NUMBER << 3 | 2,))
 _DEBT_TAG = bytes((StoredItem.DEBT_FIELD_NUMBER << 3 | 2,))
 _ADDRESSEE_TAG = bytes((StoredItem.RECIPIENT_FIELD_NUMBER << 3 | 2,))
@@ -109,13 +116,24 @@ def envelope_item(
     return stored, _envelope_delivery(item_id, said)
 
 
-def receipts_item(item_id: int, receipts: Sequence[Receipt]) -> bytes:
-    """Receipts as the bytes to deliver."""
-    made = Deliveries()  # filled in place: a message that is put into another is copied
-    item = made.items.add()
-    item.item_id = item_id
-    item.receipts.receipts.extend(receipts)
-    return made.SerializeToString()
+def receipt(debt: Debt, kind: Receipt.Kind.ValueType, device_id: int, now_ms: int) -> bytes:
+    """The serialised Receipt that pays `debt`."""
+    names = (
+        _RECEIPT_MESSAGE_TAG,
+        debt.message_id,
+        _RECEIPT_SENDER_TAG,
+        debt.sender,
+        _RECEIPT_RECIPIENT_TAG,
+        debt.recipient,
+        _receipt_terms(kind, device_id, now_ms),
+    )
+    return b"".join(names)
+
+
+def receipts_item(item_id: int, receipts: Sequence[bytes]) -> bytes:
+    """Serialised receipts as the bytes to deliver."""
+    said = b"".join([_RECEIPT_TAG + varint(len(one)) + one for one in receipts])
+    return _delivery(item_id, _RECEIPTS_TAG, said)
 
 
 def write_row(delivery: bytes, debt: Debt | None, recipient: bytes) -> bytes:
@@ -145,6 +163,14 @@ def _owed(debt: Debt) -> bytes:
     return made.SerializeToString()
 
 
+@lru_cache(maxsize=64)
+def _receipt_terms(kind: Receipt.Kind.ValueType, device_id: int, now_ms: int) -> bytes:
+    """The fields of a Receipt that those of one batch share."""
+    shared = Receipt(kind=kind, device_id=device_id)
+    shared.receipt_time.FromMilliseconds(now_ms)
+    return shared.SerializeToString()
+
+
 @lru_cache(maxsize=1_024)
 def _terms(sender_device: int, device: int, kind: int, accept_ms: int, expire_ms: int) -> bytes:
     """The small fields of an Envelope, which most of a frame share."""
@@ -155,7 +181,12 @@ def _terms(sender_device: int, device: int, kind: int, accept_ms: int, expire_ms
 
 
 def _envelope_delivery(item_id: int, envelope: bytes) -> bytes:
-    item = b"".join((_ITEM_ID_TAG, varint(item_id), _ENVELOPE_TAG, varint(len(envelope)), envelope))
+    return _delivery(item_id, _ENVELOPE_TAG, envelope)
+
+
+def _delivery(item_id: int, tag: bytes, said: bytes) -> bytes:
+    """A serialised `Deliveries` with one item, which is an envelope or receipts."""
+    item = b"".join((_ITEM_ID_TAG, varint(item_id), tag, varint(len(said)), said))
     return _ITEM_TAG + varint(len(item)) + item
 
 

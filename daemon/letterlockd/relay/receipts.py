@@ -14,12 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from letterlock.relay.v1.mailbox_pb2 import Receipt
 
 from letterlockd.records.v1.relay_pb2 import SubmittedMessage
 from letterlockd.relay.connection import Outgoing
-from letterlockd.relay.items import Debt, read_row, receipts_item, write_row
+from letterlockd.relay.items import Debt, read_row, receipt, receipts_item, write_row
 from letterlockd.relay.tables import MAILBOXES, SUBMITTED, item_key
 from letterlockd.store.port import Delete, Put, Record, Store
 
@@ -139,11 +138,9 @@ class Receipts:
         self, events: Sequence[_Event], batch: Batch, first_id: int, now_ms: int
     ) -> None:
         events = await self._first_ones(events, batch)
-        by_mailbox: defaultdict[int, list[Receipt]] = defaultdict(list)
-        time = Timestamp()
-        time.FromMilliseconds(now_ms)
-        for event in events:
-            by_mailbox[event.debt.mailbox].append(_receipt(event, time))
+        by_mailbox: defaultdict[int, list[bytes]] = defaultdict(list)
+        for kind, device_id, debt in events:
+            by_mailbox[debt.mailbox].append(receipt(debt, kind, device_id, now_ms))
         for mailbox, receipts in by_mailbox.items():
             for start in range(0, len(receipts), _MAX_RECEIPTS):
                 delivery = receipts_item(first_id, receipts[start : start + _MAX_RECEIPTS])
@@ -201,15 +198,3 @@ def _state(record: Record | None) -> SubmittedMessage:
 
 def _key(debt: Debt) -> bytes:
     return debt.sender + debt.message_id
-
-
-def _receipt(event: _Event, time: Timestamp) -> Receipt:
-    debt = event.debt
-    return Receipt(
-        message_id=debt.message_id,
-        sender_account_id=debt.sender,
-        recipient_account_id=debt.recipient,
-        kind=event.kind,
-        device_id=event.device_id,
-        receipt_time=time,
-    )

@@ -15,7 +15,7 @@ MAILBOX = 3
 
 
 def outgoing(item_id: int) -> Outgoing:
-    delivery = receipts_item(item_id, [Receipt(message_id=bytes(16))])
+    delivery = receipts_item(item_id, [Receipt(message_id=bytes(16)).SerializeToString()])
     return Outgoing(MAILBOX, item_id, delivery, len(delivery), None)
 
 

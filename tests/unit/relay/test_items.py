@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from letterlock.relay.v1.mailbox_pb2 import (
@@ -8,12 +10,22 @@ from letterlock.relay.v1.mailbox_pb2 import (
     DeviceEnvelope,
     Envelope,
     Item,
+    Receipt,
     Resend,
     Submission,
     SubmissionResult,
     SubmissionResults,
 )
-from letterlockd.relay.items import envelope_item, results_frame
+from letterlockd.records.v1.relay_pb2 import ReceiptDebt, StoredItem
+from letterlockd.relay.items import (
+    Debt,
+    envelope_item,
+    read_row,
+    receipt,
+    receipts_item,
+    results_frame,
+    write_row,
+)
 from letterlockd.relay.submissions import acceptance
 
 ids = st.binary(min_size=16, max_size=16)
@@ -91,3 +103,40 @@ def test_answers_are_the_frame_that_protocol_buffers_would_make() -> None:
     frame = ConnectResponse(results=SubmissionResults(results=[*results, refused]))
     made = results_frame([*accepted, refused.SerializeToString()])
     assert made == frame.SerializeToString()
+
+
+debts = st.builds(
+    Debt, st.integers(1, 2**63), message_id=ids, sender=ids, recipient=ids, shared=st.booleans()
+)
+
+
+@given(debt=st.none() | debts, delivery=st.binary(max_size=5_000), recipient=st.just(b"") | ids)
+def test_a_row_is_the_message_that_its_record_says(
+    debt: Debt | None, delivery: bytes, recipient: bytes
+) -> None:
+    said = StoredItem(delivery=delivery, recipient=recipient)
+    if debt is not None:
+        said.debt.CopyFrom(ReceiptDebt(**debt._asdict()))
+    row = write_row(delivery, debt, recipient)
+    assert StoredItem.FromString(row) == said
+    assert read_row(row) == (delivery, debt, recipient)
+
+
+@given(
+    item_id=st.integers(1, 2**63),
+    given_debts=st.lists(debts, min_size=1, max_size=5),
+    kind=st.sampled_from([Receipt.KIND_DELIVERED, Receipt.KIND_EXPIRED, Receipt.KIND_GONE]),
+    device_id=st.integers(0, 127),
+    now_ms=times_ms,
+)
+def test_receipts_say_what_the_messages_would(
+    item_id: int, given_debts: list[Debt], kind: Any, device_id: int, now_ms: int
+) -> None:
+    expected = Deliveries(items=[Item(item_id=item_id)])
+    for debt in given_debts:
+        one = expected.items[0].receipts.receipts.add(kind=kind, device_id=device_id)
+        one.message_id, one.sender_account_id = debt.message_id, debt.sender
+        one.recipient_account_id = debt.recipient
+        one.receipt_time.FromMilliseconds(now_ms)
+    made = [receipt(debt, kind, device_id, now_ms) for debt in given_debts]
+    assert Deliveries.FromString(receipts_item(item_id, made)) == expected
