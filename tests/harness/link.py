@@ -43,6 +43,8 @@ class Link:
         self.address = ""
         self.opened = 0
         """Connections so far."""
+        self._passed = {UP: 0, DOWN: 0}
+        self._moved = asyncio.Event()
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Link]:
@@ -54,6 +56,13 @@ class Link:
             server.close()
             self.cut()
             await asyncio.sleep(0)
+
+    async def passes(self, way: str, chunks: int) -> None:
+        """Wait until so many more pieces have passed; on a quiet connection these are pings."""
+        until = self._passed[way] + chunks
+        while self._passed[way] < until:
+            self._moved.clear()
+            await self._moved.wait()
 
     def cut(self) -> None:
         """Reset what is open, as a router that lost its table."""
@@ -110,8 +119,8 @@ class Link:
         self.opened += 1
         try:
             await asyncio.gather(
-                self._pump(reader, far, connection.flows[UP]),
-                self._pump(answers, near, connection.flows[DOWN]),
+                self._pump(UP, reader, far, connection.flows[UP]),
+                self._pump(DOWN, answers, near, connection.flows[DOWN]),
             )
         except (OSError, asyncio.CancelledError):
             pass  # one end is gone: so is the connection
@@ -120,7 +129,11 @@ class Link:
             self._connections.discard(connection)
 
     async def _pump(
-        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, flows: asyncio.Event
+        self,
+        way: str,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        flows: asyncio.Event,
     ) -> None:
         while data := await source.read(_SLOW_CHUNK if self._pause else _CHUNK):
             await flows.wait()
@@ -128,5 +141,7 @@ class Link:
                 await asyncio.sleep(self._pause)
             sink.write(data)
             await sink.drain()
+            self._passed[way] += 1
+            self._moved.set()
         with contextlib.suppress(OSError):
             sink.write_eof()

@@ -31,6 +31,10 @@ _OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_send_message_length", MAX_FRAME_BYTES),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # Without these, gRPC waits a minute for the answer, and pings a quiet stream once a minute only
+    # after it has pinged it twice.
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
     # Despite its name: how long one connection may take to come about. A handshake over a slow

@@ -55,7 +55,7 @@ class Limits:
 
     `message_bytes`: a frame, either way; `calls`: calls in flight in the process (a stream is one);
     `streams_per_connection`: HTTP/2 streams; `metadata_bytes`: headers of one call;
-    `keepalive_s`: silence after which a connection is probed, and lost 20 s later.
+    `keepalive_s`: silence after which a connection is probed, and lost `keepalive_timeout_s` later.
     """
 
     message_bytes: int = 8 * 1024 * 1024
@@ -63,6 +63,7 @@ class Limits:
     streams_per_connection: int = 256
     metadata_bytes: int = 16 * 1024
     keepalive_s: int = 60
+    keepalive_timeout_s: int = 20
 
 
 class RpcServer:
@@ -136,7 +137,8 @@ def _channel_options(limits: Limits) -> Sequence[tuple[str, int]]:
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.max_concurrent_streams", limits.streams_per_connection),
         ("grpc.keepalive_time_ms", limits.keepalive_s * 1000),
-        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", limits.keepalive_timeout_s * 1000),
+        ("grpc.http2.ping_timeout_ms", limits.keepalive_timeout_s * 1000),  # else a minute
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

@@ -20,9 +20,12 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # Despite its name: how long one connection may take to come about. A handshake over a slow
     # network, or with a busy machine, takes more than the pauses above.
     ("grpc.min_reconnect_backoff_ms", 5_000),
-    # A relay that vanished without a goodbye is noticed in half a minute.
+    # A relay that vanished without a goodbye is noticed in half a minute: also on a stream on which
+    # nothing is said, where gRPC would soon ping once a minute, and wait a minute for the answer.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
     # A connection that another channel to this relay left behind may be dead already.
     ("grpc.use_local_subchannel_pool", 1),
 )
