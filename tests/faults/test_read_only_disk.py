@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from letterlockd.exit_codes import ExitCode
 
-from tests.harness.peers import missing
 from tests.harness.supervised import daemon
 
 pytestmark = pytest.mark.faults
@@ -25,7 +24,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         check=False,
     )
     if made.returncode != 0:
-        missing("mounting a file system is not permitted here")
+        pytest.skip("mounting a file system is not permitted here")
     yield tmp_path
     subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 

@@ -152,7 +152,7 @@ def official_peer(package: str = CURRENT_CLIENT) -> contextlib.AbstractContextMa
 
 
 def missing(what: str) -> None:
-    """Skip for want of a toolchain or a permission, or fail where all are required."""
+    """Skip for want of a toolchain, or fail where all of them are required."""
     if os.environ.get(REQUIRE_TOOLCHAINS) == "1":
         pytest.fail(what)
     pytest.skip(what)

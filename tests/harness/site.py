@@ -66,9 +66,9 @@ class Role:
     async def away(self) -> AsyncIterator[None]:
         """Killed, and not started again before the end of the block."""
         self._may_run.clear()
-        self.kill()
-        await self.ended.wait()
         try:
+            self.kill()
+            await self.ended.wait()
             yield
         finally:
             self._may_run.set()

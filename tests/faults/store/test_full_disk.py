@@ -11,8 +11,6 @@ from letterlockd.store.lmdb.front import LmdbStore
 from letterlockd.store.lmdb.verify import verify
 from letterlockd.store.port import Put, StoreFull, Table
 
-from tests.harness.peers import missing
-
 pytestmark = pytest.mark.faults
 
 LETTERS = Table("letters", 10, expires=True)
@@ -27,7 +25,7 @@ def device(tmp_path: Path) -> Iterator[Path]:
         check=False,
     )
     if mounted.returncode != 0:
-        missing("mounting a small file system is not permitted here")
+        pytest.skip("mounting a small file system is not permitted here")
     yield tmp_path
     subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
