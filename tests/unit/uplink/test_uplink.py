@@ -166,6 +166,30 @@ async def test_after_a_lost_stream_it_says_again_what_was_not_answered(
         assert heard.losses == 1
 
 
+@pytest.mark.parametrize(("given", "shown"), [(b"m" * 64, b"m" * 64), (b"m" * 65, b"")])
+async def test_it_shows_the_relay_the_newest_mark_that_it_keeps(
+    tmp_path: Path, given: bytes, shown: bytes
+) -> None:
+    marks: list[bytes] = []
+
+    async def gives_a_mark_and_ends(context: Any, first: Any) -> None:
+        marks.append(first.open.store_mark)
+        opened = mailbox_pb2.ConnectResponse(store_mark=given)
+        opened.opened.window = 10
+        await context.write(opened)
+        await context.read()
+
+    async def answers(context: Any, first: Any) -> None:
+        marks.append(first.open.store_mark)
+        await answers_everything(context, first)
+
+    relay = ScriptedRelay(gives_a_mark_and_ends, answers)
+    async with linked(tmp_path, relay) as (uplink, heard):
+        offer(uplink, 1)
+        await heard.until(lambda: heard.tags == [1])
+    assert marks == [b"", shown]
+
+
 async def test_items_are_acknowledged_on_their_own_stream_only(tmp_path: Path) -> None:
     async with linked(tmp_path, ScriptedRelay(delivers_and_hears_acks)) as (uplink, heard):
         await heard.until(lambda: len(heard.items) == 1)
