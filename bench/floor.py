@@ -242,12 +242,12 @@ def in_short(rows: Sequence[Row]) -> list[Row]:
         {
             "side": side,
             "process": role,
-            "CPU µs": spread.median,
-            "10 %": spread.p10,
-            "90 %": spread.p90,
+            "CPU µs": round(spread.median),
+            "10 %": round(spread.p10),
+            "90 %": round(spread.p90),
         }
         for (side, role), samples in used.items()
-        for spread in [Spread.of([round(sample, 1) for sample in samples])]
+        for spread in [Spread.of(samples)]
     ]
 
 
