@@ -89,11 +89,14 @@ def asked_to_stop(role: str) -> Strike:
 
 async def power_cut(site: Site, seed: random.Random) -> None:
     """All processes are gone at the same moment."""
+    everybody: list[psutil.Process] = []
     with _gone():
         everybody = site.everybody()
-        for process in everybody:
+    for process in everybody:
+        with _gone():
             process.suspend()  # so that nobody has time to notice
-        for process in everybody:
+    for process in everybody:
+        with _gone():
             process.kill()
 
 

@@ -121,7 +121,7 @@ class Intake:
         if connection.refused and (refusal := connection.refused.behind(submission)):
             return answer(submission, refusal)
         recipient = accounts.get(submission.recipient_account_id)
-        result = judge(submission, sender, recipient, now_ms)
+        result = judge(submission, recipient, now_ms)
         if result is not None or recipient is None:
             return result
         if wait := self._over_rate(connection, sender):

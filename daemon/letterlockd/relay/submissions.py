@@ -110,10 +110,7 @@ def _envelope_fault(envelope: DeviceEnvelope) -> tuple[str, str] | None:
 
 
 def judge(
-    submission: Submission,
-    sender: Sender,
-    recipient: Account | None,
-    now_ms: int,
+    submission: Submission, recipient: Account | None, now_ms: int
 ) -> SubmissionResult | None:
     """The refusal as the answer to send, or None. The shape must have been checked."""
     if wanted_expiry_ms(submission) <= now_ms:
