@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from typing import TypeVar
 
 from letterlockd import failpoints
 from letterlockd.clock import Clock
@@ -86,6 +88,11 @@ class _Turn:
     question: Question
     draft: Draft
 
+    @property
+    def worked(self) -> list[Work]:
+        """Those that have a part in it."""
+        return [work for work, steps in self.parts if steps]
+
 
 class Lanes:
     """All lanes; the pool's hash says which conversation belongs where."""
@@ -152,9 +159,6 @@ class Lane:
         parked: set[ConversationId] = set()
         try:
             await self._run_batch(taken, parked)
-        except (StoreFull, WorkerLost) as error:
-            for conversation, works in taken:
-                self._fail(conversation, works, error, parked)
         finally:
             self._slots.release()
         for conversation, _ in taken:
@@ -181,7 +185,12 @@ class Lane:
         if not turns:
             return
         times = [] if desk.traces is None else [desk.traces.now_ns()]
-        await ask(desk.pool, desk.store, self._index, job, [turn.question for turn in turns])
+        try:
+            await ask(desk.pool, desk.store, self._index, job, [turn.question for turn in turns])
+        except WorkerLost as error:
+            for turn in turns:
+                self._fail(turn, error, parked)
+            return
         if desk.traces is not None:
             times.append(desk.traces.now_ns())
         commits = [_settled(turn, desk.inbox) for turn in turns]
@@ -198,18 +207,21 @@ class Lane:
             if outcome is None:
                 self._conflicted.discard(turn.conversation)
                 turn.draft.committed(desk.outbox, desk.progress, done_ms)
-                for work, steps in turn.parts:
-                    if steps:
-                        work.committed()
+                for work in turn.worked:
+                    work.committed()
+                continue
+            turn.draft.aborted(desk.outbox)
+            if isinstance(outcome, StoreFull):
+                self._fail(turn, outcome, parked)
             else:
-                turn.draft.aborted(desk.outbox)
                 await self._conflict(turn, outcome, parked)
 
     async def _commit(
         self, turns: Sequence[_Turn], commits: Sequence[list[Put | Delete | Check]]
-    ) -> list[Outcome]:
+    ) -> list[Outcome | StoreFull]:
         """One outcome for each turn. A turn with a read receipt goes through `Progress`, the one
-        writer of statuses."""
+        writer of statuses. All are waited for: a turn that was given up while its commit is still
+        on its way would begin again beside itself, and nobody would hear of what it wrote."""
         desk = self._desk
         flows = sorted({work.flow for turn in turns for work in turn.works})
         for flow in flows:
@@ -224,15 +236,15 @@ class Lane:
             for turn, commit in zip(turns, commits, strict=True)
             if turn.draft.advances
         ]
-        if with_news:
-            both = await asyncio.gather(desk.store.commit(plain), asyncio.gather(*with_news))
-            of_plain, of_news = iter(both[0]), iter(both[1])
-        else:
-            of_plain, of_news = iter(await desk.store.commit(plain)), iter(())
+        of_plain, of_news = await asyncio.gather(
+            _or_full(desk.store.commit(plain)), asyncio.gather(*map(_or_full, with_news))
+        )
         for flow in flows:
             failpoints.hit(f"gateway.{flow}.after_commit")
+        plain_outcomes = repeat(of_plain) if isinstance(of_plain, StoreFull) else iter(of_plain)
+        news_outcomes = iter(of_news)
         return [
-            next(of_news) if turn.draft.advances else next(of_plain) if commit else None
+            next(news_outcomes) if turn.draft.advances else next(plain_outcomes) if commit else None
             for turn, commit in zip(turns, commits, strict=True)
         ]
 
@@ -242,7 +254,7 @@ class Lane:
         """Begin the turn again. A work's own check says what was wrong with that work; the
         conversation's says that its row changed under us, which the turns rule out."""
         self._desk.counters.conflicts += 1
-        works = [work for work, steps in turn.parts if steps]
+        works = turn.worked
         for work in works:
             work.taken_back()
         owner = next((work for work in works if work.owns(conflict)), None)
@@ -252,24 +264,18 @@ class Lane:
             _log.error("commit conflict in table %s", conflict.table.name)
             if turn.conversation in self._conflicted:
                 self._conflicted.discard(turn.conversation)
-                self._fail(turn.conversation, works, BrokenInvariant("commit conflict"), parked)
+                self._fail(turn, BrokenInvariant("commit conflict"), parked)
                 return
             self._conflicted.add(turn.conversation)
         self._turns.put_back(turn.conversation, works)
 
-    def _fail(
-        self,
-        conversation: ConversationId,
-        works: Iterable[Work],
-        error: LetterlockError,
-        parked: set[ConversationId],
-    ) -> None:
-        kept = [work for work in works if work.failed(error)]
+    def _fail(self, turn: _Turn, error: LetterlockError, parked: set[ConversationId]) -> None:
+        kept = [work for work in turn.worked if work.failed(error)]
         if kept:
-            self._turns.put_back(conversation, kept)
-            parked.add(conversation)
+            self._turns.put_back(turn.conversation, kept)
+            parked.add(turn.conversation)
             loop = asyncio.get_running_loop()
-            loop.call_later(_PAUSE_SECONDS, self._release, conversation)
+            loop.call_later(_PAUSE_SECONDS, self._release, turn.conversation)
 
     def _release(self, conversation: ConversationId) -> None:
         self._turns.release(conversation)
@@ -279,10 +285,21 @@ class Lane:
             self._idle.set()
 
 
+_E = TypeVar("_E")
+
+
+async def _or_full(commit: Awaitable[_E]) -> _E | StoreFull:
+    """What a commit came to, when it came to it."""
+    try:
+        return await commit
+    except StoreFull as full:
+        return full
+
+
 def _trace(
     traces: Traces,
     turns: Sequence[_Turn],
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[Outcome | StoreFull],
     asked_ns: int,
     answered_ns: int,
 ) -> None:

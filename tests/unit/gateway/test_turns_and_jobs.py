@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -9,10 +10,18 @@ from letterlock.v1 import errors_pb2
 from letterlock.v1 import messaging_pb2 as api
 from letterlockd.gateway import lanes, tables
 from letterlockd.records.v1 import jobs_pb2
-from letterlockd.store.port import Commit, CommitConflict, Outcome, Put, StoreUnavailable
+from letterlockd.store.port import Commit, CommitConflict, Outcome, Put, StoreFull, StoreUnavailable
 from letterlockd.workers.outcome import WorkerLost
 
-from tests.harness.gateway import GatewayStore, LocalPool, World, message, reading
+from tests.harness.clock import settle
+from tests.harness.gateway import (
+    GatewayStore,
+    LocalPool,
+    World,
+    message,
+    outbox_empty,
+    reading,
+)
 
 USER = "+4915112345678"
 
@@ -138,6 +147,59 @@ async def test_read_receipts_of_many_users_at_once(world: World) -> None:
             await reader.device.send_read_receipt(reader.business, [reader.messages[0].message_id])
         for result in results:
             await business.status(result.accepted.message_id, api.MESSAGE_STATUS_READ)
+
+
+class HalfFullStore(GatewayStore):
+    """Has no space for what is accepted, and answers to statuses late, while `half_full`."""
+
+    half_full = False
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Outcome]:
+        if self.half_full:
+            written = {op.table for commit in commits for op in commit if isinstance(op, Put)}
+            if tables.IDEMPOTENCY in written:
+                raise StoreFull("no space left", retry_after_ms=1)
+            if tables.MESSAGES in written:
+                await settle(50)
+        return await super().commit(commits)
+
+
+async def test_a_turn_ends_as_its_own_commit_does_beside_one_that_finds_no_space(
+    world: World,
+) -> None:
+    users = [f"+49151123400{n:02d}" for n in range(4)]
+    devices = [await world.device(user) for user in users]
+    store, pool = HalfFullStore(), LocalPool(size=1)
+    async with world.gateway(store, pool=pool) as gateway, reading(*devices) as readers:
+        business = await world.business(gateway)
+        known = await business.send(*(message(user, to=user) for user in users))
+        for result in known:
+            await business.status(result.accepted.message_id, api.MESSAGE_STATUS_DELIVERED)
+        await outbox_empty(gateway)
+        pool.held = asyncio.Event()
+        jobs = pool.jobs
+        under_way = [asyncio.create_task(business.send(message("1", to=users[1])))]
+        while pool.jobs < jobs + 1:
+            await settle(1)
+        under_way.append(asyncio.create_task(business.send(message("2", to=users[2]))))
+        while pool.jobs < jobs + 2:
+            await settle(1)
+        reader = readers[0]
+        await reader.device.send_text(reader.business, "told")
+        await reader.device.send_read_receipt(reader.business, [reader.messages[0].message_id])
+        under_way.append(asyncio.create_task(business.send(message("3", to=users[3]))))
+        (lane,) = gateway.lanes._lanes
+        while sum(map(len, lane._turns._queues.values())) < 3:
+            await settle(1)
+        store.half_full = True
+        pool.held.set()
+        for sending in under_way:
+            (result,) = await sending
+            assert result.refused.reason == errors_pb2.ERROR_REASON_STORAGE_FULL
+        await business.inbound(1)
+        await business.status(known[0].accepted.message_id, api.MESSAGE_STATUS_READ)
+        assert gateway.counters.conflicts == 0
+        assert gateway.counters.duplicates == 0
 
 
 async def test_nothing_of_a_message_is_on_disk_in_clear(world: World) -> None:
