@@ -73,17 +73,10 @@ def _overrides(data: Path | None, sets: Sequence[str]) -> dict[str, object]:
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigFault(f"--set {text}: must be KEY=VALUE")
-        overrides[key] = _parsed(key, value) if value.startswith("[") else value
+        overrides[key] = value
     if data is not None:
         overrides["data_folder"] = data
     return overrides
-
-
-def _parsed(key: str, value: str) -> object:
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ConfigFault(f"--set {key}: must be a list in JSON form") from None
 
 
 def _forwarded(config: Path | None, data: Path | None, sets: Sequence[str]) -> list[str]:

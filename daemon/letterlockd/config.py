@@ -12,14 +12,14 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import EnvSettingsSource
 
 from letterlockd.errors import EnvironmentFault
 from letterlockd.settings import ENVIRONMENT_PREFIX, Section, Settings
@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 DEFAULT_FILE = Path("letterlock.toml")
+
+_CLIENTS = frozenset({"LETTERLOCK_GATEWAY", "LETTERLOCK_RELAY"})
+"""Addresses for the `letterlock` command and the SDK, which the daemon's tables are named like."""
 
 _SIMILAR = 0.7
 """How alike (0 to 1) two names are for one to be a typo of the other; lower proposes nonsense."""
@@ -73,8 +76,8 @@ def load(file: Path | None, overrides: Mapping[str, object], *, must_exist: bool
     """
     layers = [
         _file_layer(file, must_exist=must_exist and file is not None),
-        ("environment", dict(_flat(_environment()))),
-        ("command line", dict(overrides)),
+        ("environment", _environment()),
+        ("command line", _with_lists(overrides)),
     ]
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
@@ -94,7 +97,7 @@ def effective(loaded: Loaded) -> Iterator[Effective]:
         value: object = loaded.settings
         for part in key.split("."):
             value = getattr(value, part)
-        yield Effective(key, value, loaded.origins.get(key, "default"), field)
+        yield Effective(key, value, loaded.origins.get(key, "default"), field.description or "")
 
 
 def effective_file(loaded: Loaded) -> str:
@@ -149,26 +152,43 @@ def _from_folder(folder: Path, key: str, value: object) -> object:
     return str(folder / value) if is_path and isinstance(value, str) else value
 
 
-def _environment() -> dict[str, Any]:
+def _environment() -> dict[str, object]:
     """What the environment sets. Names without `__` below our prefix may be others' (the SDK's)."""
-    ours = [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]
-    names = [name for name in ours if "__" in name]
-    _refuse_single_underscore(set(ours) - set(names))
-    spelled = {name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".") for name in names}
-    _refuse_unknown(dict.fromkeys(sorted(spelled), "environment"))
+    ours = {name: text for name, text in os.environ.items() if name.startswith(ENVIRONMENT_PREFIX)}
+    _refuse_single_underscore(name for name in ours if "__" not in name)
+    spelled = {_key(name): text for name, text in ours.items()}
+    known = {key for key, _ in _fields()}
+    layer = {key: text for key, text in spelled.items() if "." in key or key in known}
+    _refuse_unknown(dict.fromkeys(sorted(layer), "environment"))
+    return _with_lists(layer)
+
+
+def _with_lists(layer: Mapping[str, object]) -> dict[str, object]:
+    """The layer with lists that are given as text, in JSON form, read."""
+    lists = {key for key, field in _fields() if get_origin(field.annotation) is list}
+    return {key: _list(value) if key in lists else value for key, value in layer.items()}
+
+
+def _list(value: object) -> object:
+    """What is no JSON stays as it is, and is refused with all else that is no list."""
     try:
-        return EnvSettingsSource(Settings)()
-    except ValueError as error:  # a list that is not JSON
-        raise ConfigFault(f"environment: {error}") from None
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
-def _refuse_single_underscore(names: Set[str]) -> None:
-    """`LETTERLOCK_GATEWAY_WORKERS` would be ignored without a word."""
-    meant = {
-        _variable(key).replace("__", "_"): _variable(key) for key, _ in _fields() if "." in key
-    }
-    for name in sorted(names & meant.keys()):
+def _refuse_single_underscore(names: Iterable[str]) -> None:
+    """`LETTERLOCK_GATEWAY_WORKERS` would be ignored without a word, as `LETTERLOCK_LOG` would."""
+    meant = {}
+    for key in (key for key, _ in _fields() if "." in key):
+        section = _variable(key.partition(".")[0])
+        meant |= {_variable(key).replace("__", "_"): _variable(key), section: f"{section}__<KEY>"}
+    for name in sorted(meant.keys() & set(names) - _CLIENTS):
         raise ConfigFault(f"environment: {name} sets nothing; did you mean {meant[name]}?")
+
+
+def _key(variable: str) -> str:
+    return variable.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
 
 
 def _variable(key: str) -> str:
@@ -200,20 +220,21 @@ def _refuse_unknown(origins: Mapping[str, str]) -> None:
             raise ConfigFault(f"{origin}: there is no setting {key}; {hint}")
 
 
-def _fields() -> Iterator[tuple[str, str]]:
+def _fields() -> Iterator[tuple[str, FieldInfo]]:
     for name, field in Settings.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, Section):
             for inner, inner_field in section.model_fields.items():
-                yield f"{name}.{inner}", inner_field.description or ""
+                yield f"{name}.{inner}", inner_field
         else:
-            yield name, field.description or ""
+            yield name, field
 
 
 def _explained(error: ValidationError, origins: Mapping[str, str]) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"][:2] if not isinstance(part, int))
-    return f"{_origin(key, origins)}: {key}: {_rule(first, _unit(key))}"
+    told = _variable(key) if origins.get(key) == "environment" else key
+    return f"{_origin(key, origins)}: {told}: {_rule(first, _unit(key))}"
 
 
 def _origin(key: str, origins: Mapping[str, str]) -> str:
@@ -239,7 +260,7 @@ def _rule(error: ErrorDetails, unit: str) -> str:
         case "literal_error":
             return f"must be {context['expected']}"
         case "list_type":
-            return "must be a list"
+            return 'must be a list, such as ["a", "b"]'
         case "too_long":
             return f"must have {context['max_length']} entries or fewer"
     return error["msg"].removeprefix("Value error, ")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from letterlockd.limits import (
     MAX_PRE_KEY_GRACE_DAYS,
@@ -24,11 +23,15 @@ __all__ = ["ENVIRONMENT_PREFIX", "Section", "Settings"]
 
 ENVIRONMENT_PREFIX = "LETTERLOCK_"
 
+_MAX_PORT = 65_535
+
 
 def _address(text: str) -> str:
     form = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", text)
-    if form is None or int(form[2]) > 65_535:
+    if form is None:
         raise ValueError("must be host:port, with an IPv6 address in brackets")
+    if int(form[2]) > _MAX_PORT:
+        raise ValueError(f"must be host:port, with a port of {_MAX_PORT} at most")
     return text
 
 
@@ -282,16 +285,10 @@ class ServeSection(Section):
     )
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings of the daemon."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix=ENVIRONMENT_PREFIX,
-        env_nested_delimiter="__",
-        validate_default=False,
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data_folder: Path = Field(
         default=Path("letterlock-data"),
@@ -310,15 +307,3 @@ class Settings(BaseSettings):
     health: HealthSection = HealthSection.model_construct()
     traces: TracesSection = TracesSection.model_construct()
     serve: ServeSection = ServeSection.model_construct()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """`load` merges the sources itself, so that it knows where each value came from."""
-        return (init_settings,)

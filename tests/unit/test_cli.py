@@ -107,7 +107,7 @@ def test_config_prints_settings_with_their_origin(tmp_path: Path) -> None:
     [
         (["serve", "--set", "gateway.lisen=1"], ExitCode.CONFIG, ["gateway.listen"]),
         (["relay", "--set", "log.level"], ExitCode.CONFIG, ["KEY=VALUE"]),
-        (["relay", "--set", "tls.names=[x"], ExitCode.CONFIG, ["tls.names", "JSON"]),
+        (["relay", "--set", "tls.names=[x"], ExitCode.CONFIG, ["tls.names", '["a", "b"]']),
         (["gateway", "--config", "none.toml"], ExitCode.CONFIG, ["none.toml"]),
         (["serve", "--nonsense"], ExitCode.USAGE, ["--nonsense"]),
         (["keys", "rotate", "--wait", "-1"], ExitCode.USAGE, ["--wait", "0 to 86400"]),

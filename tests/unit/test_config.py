@@ -62,7 +62,8 @@ def test_paths_in_a_file_are_meant_from_its_folder(tmp_path: Path) -> None:
         ("[gateway]\nworkers = 65\n", ["gateway.workers", "64"]),
         ("[gateway]\nworkers = 'many'\n", ["gateway.workers"]),
         ("[gateway]\nlisten = 'localhost'\n", ["gateway.listen", "host:port"]),
-        ("[relay]\nlisten = 'a:65536'\n", ["relay.listen", "host:port"]),
+        ("[relay]\nlisten = 'a:65536'\n", ["relay.listen", "host:port", "65535"]),
+        ("[gateway]\nlisten = '127.0.0.1:99999'\n", ["gateway.listen", "65535"]),
         ("[relay]\nmetrics = '0.0.0.0:9000'\n", ["relay.metrics", "this machine"]),
         ("[relay]\nverification = 'command'\n", ["relay", "verification_command"]),
         ("[tls]\ncertificate = 'a'\n", ["tls", "key"]),
@@ -92,7 +93,48 @@ def test_a_typo_in_the_environment_is_named(name: str, monkeypatch: pytest.Monke
 
 def test_the_sdks_variables_are_not_the_daemons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LETTERLOCK_CA", "/somewhere/ca.crt")
+    monkeypatch.setenv("LETTERLOCK_GATEWAY", "127.0.0.1:8443")
+    monkeypatch.setenv("LETTERLOCK_RELAY", "127.0.0.1:8444")
     assert load(None, {}).settings == Settings()
+    monkeypatch.setenv("LETTERLOCK_GATEWAY__WORKERS", "3")
+    assert load(None, {}).settings.gateway.workers == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("LETTERLOCK_GATEWAY__WORKERS", "many", "must be a whole number"),
+        ("LETTERLOCK_LOG__LEVEL", "loud", "must be 'debug', 'info', 'warning' or 'error'"),
+        ("LETTERLOCK_TLS__NAMES", "relay.example.net", 'must be a list, such as ["a", "b"]'),
+        ("LETTERLOCK_REFLECTION", "perhaps", "must be true or false"),
+        ("LETTERLOCK_LOG", "debug", "sets nothing; did you mean LETTERLOCK_LOG__<KEY>?"),
+    ],
+)
+def test_a_wrong_variable_is_told_by_its_name(
+    name: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigFault) as caught:
+        load(None, {})
+    between = " " if told.startswith("sets") else ": "
+    assert caught.value.message == f"environment: {name}{between}{told}"
+
+
+def test_what_is_given_as_text_is_read_by_the_kind_of_its_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LETTERLOCK_TLS__NAMES", '["a.example"]')
+    monkeypatch.setenv("LETTERLOCK_DATA_FOLDER", "/somewhere")
+    monkeypatch.setenv("LETTERLOCK_RELAY__LISTEN", "[::1]:7444")
+    text = {
+        "gateway.listen": "[::1]:7443",
+        "keys.command": '["kms"]',
+        "store.max_bytes": "99999999",
+    }
+    settings = load(None, text).settings
+    assert (settings.tls.names, settings.keys.command) == (["a.example"], ["kms"])
+    assert (settings.gateway.listen, settings.relay.listen) == ("[::1]:7443", "[::1]:7444")
+    assert (settings.data_folder, settings.store.max_bytes) == (Path("/somewhere"), 99_999_999)
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
@@ -141,7 +183,7 @@ def test_what_is_in_force_can_be_a_settings_file(tmp_path: Path) -> None:
         ("[gateway]\nworkers = 'many'", "gateway.workers: must be a whole number"),
         ("[store]\nsweep_seconds = 0", "store.sweep_seconds: must be 0.1 or more (seconds)"),
         ("[log]\nlevel = 'loud'", "log.level: must be 'debug', 'info', 'warning' or 'error'"),
-        ("[tls]\nnames = 'a'", "tls.names: must be a list"),
+        ("[tls]\nnames = 'a'", 'tls.names: must be a list, such as ["a", "b"]'),
         ("reflection = 'x'", "reflection: must be true or false"),
         ("colour = 3", "there is no setting colour; `letterlockd config` shows all"),
         ("[tls]\nkey = 'a'", "tls: certificate and key are given together or not at all"),
