@@ -218,12 +218,17 @@ def _bearer(context: _Context) -> str:
     raise Unauthenticated("metadata `authorization: Bearer <token>` is required")
 
 
+def _is_of_the_connection(error: BaseException) -> bool:
+    """What gRPC raises where nothing is wrong with our calling it: a read or write that failed."""
+    return isinstance(error, grpc.aio.BaseError) and not isinstance(error, grpc.aio.UsageError)
+
+
 async def _abort(method: str, context: _Context, error: Exception) -> None:
     """End the call with the status of `error`. Does not return normally."""
     if context.cancelled() or context.done():
         return  # the other side left: nobody to tell, and what failed is our writing to it
-    if all(isinstance(leaf, grpc.aio.InternalError) for leaf in leaves(error)):
-        # So it did here, but gRPC has not taken notice yet: this may reach nobody either.
+    if all(map(_is_of_the_connection, leaves(error))):
+        # So it did here, or the server has stopped under the call: this may reach nobody either.
         with suppress(grpc.aio.InternalError):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the connection broke")
         return

@@ -66,9 +66,9 @@ class Handlers:
                     group.create_task(self._act(b"bad"))
             case b"disk":
                 raise EnvironmentFault("the disk is gone")
-            case b"broken":
+            case b"broken" | b"stopped" | b"misused":
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_fails_to_write())
+                    group.create_task(_fails_in_grpc(request))
             case b"bug":
                 raise ValueError(SECRET)
             case b"wait":
@@ -89,8 +89,17 @@ class Handlers:
         )
 
 
-async def _fails_to_write() -> None:
-    raise grpc.aio.InternalError("Failed grpc_call_start_batch: 10")
+class ServerStopped(grpc.aio.BaseError):
+    """As gRPC's own, which it does not export."""
+
+
+async def _fails_in_grpc(how: bytes) -> None:
+    errors = {
+        b"broken": grpc.aio.InternalError("Failed grpc_call_start_batch: 10"),
+        b"stopped": ServerStopped("Server already stopped."),
+        b"misused": grpc.aio.UsageError("Cannot read after the end"),
+    }
+    raise errors[how]
 
 
 GOOD = (("authorization", "Bearer good"),)
@@ -174,14 +183,26 @@ async def test_a_bug_is_logged_without_its_text(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_connection_that_breaks_under_a_write_is_not_taken_for_a_bug(kind: str) -> None:
+@pytest.mark.parametrize("how", [b"broken", b"stopped"])
+async def test_a_connection_that_breaks_under_a_call_is_not_taken_for_a_bug(
+    kind: str, how: bytes
+) -> None:
     with structlog.testing.capture_logs() as logs:
         async with serving(Tokens(), Handlers()) as (channel, gatekeeper):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await play(channel, kind, b"broken")
+                await play(channel, kind, how)
             assert gatekeeper.calls == 0
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     assert logs == []
+
+
+async def test_a_misuse_of_grpc_is_a_bug() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving(Tokens(), Handlers()) as (channel, _):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await play(channel, "Both", b"misused")
+    assert caught.value.code() == grpc.StatusCode.INTERNAL
+    assert [entry["event"] for entry in logs] == ["call_failed"]
 
 
 async def test_a_fault_of_the_environment_is_in_the_log_for_the_operator() -> None:
