@@ -179,7 +179,7 @@ def _list(value: object) -> object:
 
 def _refuse_single_underscore(names: Iterable[str]) -> None:
     """`LETTERLOCK_GATEWAY_WORKERS` would be ignored without a word, as `LETTERLOCK_LOG` would."""
-    meant = {}
+    meant: dict[str, str] = {}
     for key in (key for key, _ in _fields() if "." in key):
         section = _variable(key.partition(".")[0])
         meant |= {_variable(key).replace("__", "_"): _variable(key), section: f"{section}__<KEY>"}
