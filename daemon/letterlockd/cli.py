@@ -22,7 +22,7 @@ from letterlockd.errors import EnvironmentFault
 from letterlockd.exit_codes import ExitCode, of_error
 from letterlockd.layout import Layout, prepare_keys
 from letterlockd.readiness import Ready
-from letterlockd.settings import Settings
+from letterlockd.settings import Settings, passphrase_source
 
 __all__ = ["main"]
 
@@ -211,6 +211,13 @@ def _usable_wait(_: click.Context, __: click.Parameter, wait: float) -> float:
     return wait
 
 
+def _usable_source(_: click.Context, __: click.Parameter, source: str) -> str:
+    try:
+        return passphrase_source(source)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @keys.command("rotate")
 @_settings
 @click.option(
@@ -222,6 +229,7 @@ def _usable_wait(_: click.Context, __: click.Parameter, wait: float) -> float:
 @click.option(
     "--new-passphrase-from",
     default="",
+    callback=_usable_source,
     help="Where the new key's passphrase is, if it is another one; only while no daemon runs.",
 )
 def keys_rotate(
@@ -231,6 +239,12 @@ def keys_rotate(
     ones. A running daemon does it without a stop; otherwise it is done here."""
     from letterlockd.app.keys import rotate
 
+    protection = loaded.settings.keys.protection
+    if new_passphrase_from and protection != "passphrase":
+        raise ConfigFault(
+            f"--new-passphrase-from: keys.protection is {protection}, so no new key would get a "
+            "passphrase; set keys.protection to passphrase, and keys.passphrase_from"
+        )
     settings = _held(loaded.settings)
     new = _hold(new_passphrase_from, confirm=True) or settings.keys.passphrase_from
     for line in asyncio.run(rotate(settings, wait_seconds=wait, new_passphrase_from=new)):

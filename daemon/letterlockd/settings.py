@@ -181,7 +181,8 @@ class StoreSection(Section):
     )
 
 
-def _passphrase_source(text: str) -> str:
+def passphrase_source(text: str) -> str:
+    """A `keys.passphrase_from` as it is; empty is none. Raises `ValueError`."""
     if re.fullmatch(r"|prompt|file:/.+|credential:[A-Za-z0-9._-]+|fd:[0-9]{1,6}", text) is None:
         raise ValueError("must be prompt, file:/<absolute path>, credential:<name> or fd:<number>")
     return text
@@ -197,7 +198,7 @@ class KeysSection(Section):
             "for the owner alone; passphrase: under Argon2id; command: by a program of yours."
         ),
     )
-    passphrase_from: Annotated[str, AfterValidator(_passphrase_source)] = Field(
+    passphrase_from: Annotated[str, AfterValidator(passphrase_source)] = Field(
         default="",
         description=(
             "Where the passphrase is: prompt, file:/<path>, credential:<name> (systemd) or "

@@ -17,6 +17,7 @@ from pathlib import Path
 from letterlockd.app.parts import open_store, protections_of
 from letterlockd.app.stores import STORES, STORES_OF_KEY, existing, present
 from letterlockd.clock import SystemClock
+from letterlockd.config import ConfigFault
 from letterlockd.errors import EnvironmentFault
 from letterlockd.layout import Layout
 from letterlockd.sealing import keyring
@@ -92,18 +93,31 @@ def status(settings: Settings) -> list[KeyStatus]:
 async def rotate(settings: Settings, *, wait_seconds: float, new_passphrase_from: str) -> list[str]:
     """Rotate every master key of this data folder; what was done, for people.
 
-    Raises `MasterKeyFault`; `EnvironmentFault` with ROTATION_WAITS when a running daemon has not
+    Raises `MasterKeyFault`; `ConfigFault` when a key that was staged before is kept in another way
+    than the settings say; `EnvironmentFault` with ROTATION_WAITS when a running daemon has not
     taken it up in time (it does later), and with what opening a store raises.
     """
     layout = Layout(settings.data_folder)
     paths = {role: layout.master_key(role) for role in STORES_OF_KEY}
     if not any(path.exists() for path in paths.values()):
         raise _no_master_key(layout)
+    for path in paths.values():
+        _refuse_kept_otherwise(staged(path), settings.keys.protection)
     return [
         await _rotate_one(settings, role, path, wait_seconds, new_passphrase_from)
         for role, path in paths.items()
         if path.exists()
     ]
+
+
+def _refuse_kept_otherwise(path: Path, protection: str) -> None:
+    """A staged key is what an unfinished rotation goes on with: were it in clear, it would stay so
+    though the settings ask for a passphrase."""
+    if path.exists() and (kept := named_key(path)[0]) != protection:
+        raise ConfigFault(
+            f"keys.protection is {protection}, but {path} of a rotation that is not finished has "
+            f"{kept}: finish it with keys.protection = {kept}, then rotate again"
+        )
 
 
 async def _rotate_one(
@@ -123,7 +137,10 @@ async def _rotate_one(
             if fault.reason != "DATA_FOLDER_LOCKED":
                 raise
             if new_passphrase_from != settings.keys.passphrase_from:
-                raise
+                raise EnvironmentFault(
+                    f"{fault.message}: stop it first, it cannot be told of another passphrase",
+                    reason=fault.reason,
+                ) from None
             return await _by_the_daemon(settings, path, wait_seconds)
         FileKeyProvider(path, protections)  # a wrong passphrase must not make a second key
         make_key(staged(path), following)
