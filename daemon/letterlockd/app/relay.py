@@ -66,7 +66,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
         os.urandom,
         RelaySettings(),
         gateways,
-        _verification_sender(settings, layout),
+        await _verification_sender(settings, layout),
         history,
         await open_traces("relay", settings, clock, opened),
     )
@@ -117,10 +117,17 @@ def _count(counters: Counters, server: RpcServer, relay: Relay) -> None:
     counters.count(relay.counters)
 
 
-def _verification_sender(settings: Settings, layout: Layout) -> VerificationSender:
-    if settings.relay.verification == "command":
-        return CommandSender(settings.relay.verification_command)
-    return FolderSender(layout.data / "verification")
+async def _verification_sender(settings: Settings, layout: Layout) -> VerificationSender:
+    folder = FolderSender(layout.data / "verification")
+    if settings.relay.verification == "file":
+        return folder
+    await folder.clear(_nobody_reads)
+    return CommandSender(settings.relay.verification_command)
+
+
+async def _nobody_reads(verification_id: str) -> bool:
+    """Whether a code in a file is still wanted once a program sends them."""
+    return False
 
 
 def _services(relay: Relay) -> list[Service]:

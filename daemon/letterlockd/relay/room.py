@@ -114,7 +114,13 @@ class Relay:
         )
         self.devices = Devices(store, self.directory, clock, random, settings)
         self.sweeper = Sweeper(
-            store, self._journal, self.switchboard, deletions, WaryClock(clock), settings
+            store,
+            self._journal,
+            self.switchboard,
+            deletions,
+            self.verifications,
+            WaryClock(clock),
+            settings,
         )
         self._failure: LetterlockError | None = None
         self._task: asyncio.Task[None] | None = None

@@ -8,16 +8,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+
+import structlog
 
 from letterlockd.errors import EnvironmentFault
 
 __all__ = ["CommandSender", "FolderSender", "VerificationNotSent"]
 
+_log = structlog.get_logger(__name__)
+
 _MAX_FILES = 100
 _DEADLINE_SECONDS = 10.0
 _MAX_RUNNING = 8
+_OURS = re.compile(r"\.?[0-9a-f]{32}")
 
 
 class VerificationNotSent(EnvironmentFault):
@@ -28,11 +34,12 @@ class VerificationNotSent(EnvironmentFault):
 
 class FolderSender:
     """Writes `<verification id>` with nothing but the code, mode 0600. Whoever reads the folder can
-    register any number: not for production. The newest 100 files stay."""
+    register any number: not for production. The newest 100 files stay until they are cleared."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._writing = asyncio.Lock()  # two that clean up at a time delete each other's finds
+        self._cannot_clear = False
 
     async def send(self, verification_id: str, number: str, code: str) -> None:
         """As the port says."""
@@ -43,6 +50,26 @@ class FolderSender:
             raise VerificationNotSent(
                 f"verification folder cannot be written: {error.strerror}"
             ) from None
+
+    async def clear(self, pending: Callable[[str], Awaitable[bool]]) -> None:
+        """As the port says. What cannot be removed is told once, and tried again at the next."""
+        try:
+            async with self._writing:
+                for path in await asyncio.to_thread(self._codes):
+                    if not await pending(path.name.removeprefix(".")):
+                        await asyncio.to_thread(path.unlink, missing_ok=True)
+        except OSError as error:
+            if not self._cannot_clear:
+                _log.warning("verification_codes_stay", cause=error.strerror)
+            self._cannot_clear = True
+        else:
+            self._cannot_clear = False
+
+    def _codes(self) -> list[Path]:
+        """Our files, those too that a crash left aside; nobody else's."""
+        if not self._folder.exists():
+            return []
+        return [each for each in self._folder.iterdir() if _OURS.fullmatch(each.name)]
 
     def _write(self, verification_id: str, code: str) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,6 +114,9 @@ class CommandSender:
             ) from None
         if exit_code != 0:
             raise VerificationNotSent(f"the verification program ended with code {exit_code}")
+
+    async def clear(self, pending: Callable[[str], Awaitable[bool]]) -> None:
+        """As the port says: nothing is kept here."""
 
     async def _run(self, lines: bytes) -> int:
         process = await asyncio.create_subprocess_exec(

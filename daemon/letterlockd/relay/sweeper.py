@@ -1,6 +1,7 @@
 """What dies in the relay: expired rows, and what removed devices left behind.
 
     every second: expired mailbox rows ──▶ journal (EXPIRED receipts) ──▶ then every other table
+                  codes of verifications that are used or over, where the sender still has them
     at a removal, and at start: purges ──▶ envelopes (GONE receipts), pre-keys ──▶ the purge itself
 
 Mailbox rows go first, because the receipt of a message for several devices is decided by its row
@@ -24,6 +25,7 @@ from letterlockd.relay.receipts import Died, Kind
 from letterlockd.relay.settings import RelaySettings
 from letterlockd.relay.switchboard import Switchboard
 from letterlockd.relay.tables import MAILBOXES, PRE_KEYS, PURGES, item_id_of, mailbox_prefix
+from letterlockd.relay.verification import Verifications
 from letterlockd.sealing.deletions import Deletions
 from letterlockd.store.port import Delete, Record, Store, StoreFull
 
@@ -42,6 +44,7 @@ class Sweeper:
         journal: Journal,
         switchboard: Switchboard,
         deletions: Deletions,
+        verifications: Verifications,
         clock: Clock,
         settings: RelaySettings,
     ) -> None:
@@ -49,6 +52,7 @@ class Sweeper:
         self._journal = journal
         self._switchboard = switchboard
         self._deletions = deletions
+        self._verifications = verifications
         self._clock = clock
         self._settings = settings
         self._pace = Pace(clock)
@@ -67,6 +71,7 @@ class Sweeper:
                 await self.expire()
             except StoreFull:
                 pass  # what could be removed was; the rest waits for the next round
+            await self._verifications.clear()
             try:
                 async with asyncio.timeout(self._settings.sweep_seconds):
                     await self._wake.wait()

@@ -12,7 +12,7 @@ whoever acts on it puts them into the same commit.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
 from letterlockd.clock import Clock
@@ -40,6 +40,10 @@ class VerificationSender(Protocol):
 
     async def send(self, verification_id: str, number: str, code: str) -> None:
         """Hand the code over to the carrier; raises `EnvironmentFault` when that fails."""
+        ...
+
+    async def clear(self, pending: Callable[[str], Awaitable[bool]]) -> None:
+        """Destroy what was kept here of codes whose verifications (by id) are not `pending`."""
         ...
 
 
@@ -107,6 +111,14 @@ class Verifications:
             await self._count_wrong_try(id_, record, pending)
             raise _failed()
         return [Check(VERIFICATIONS, id_, record.version), Delete(VERIFICATIONS, id_)]
+
+    async def clear(self) -> None:
+        """Destroy codes that are still with the sender, of verifications that are used or over."""
+        await self._sender.clear(self._pending)
+
+    async def _pending(self, verification_id: str) -> bool:
+        record = await self._store.get(VERIFICATIONS, _parse_id(verification_id))
+        return record is not None and record.expires_at_ms > self._clock.now_ms()
 
     async def _count_wrong_try(
         self, id_: bytes, record: Record, pending: PendingVerification

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
@@ -404,3 +405,10 @@ async def test_nothing_at_rest_shows_a_number_a_code_or_a_credential(running: Ru
     for text in (user.number, business.number, code, secret, link.link_token, id_):
         assert text.encode() not in stored
         assert text[1:].encode() not in stored
+
+
+async def test_codes_are_cleared_at_the_start_and_at_every_sweep(running: Running) -> None:
+    for _ in range(2):
+        await asyncio.wait_for(running.outbox.cleared.wait(), 30)
+        running.outbox.cleared.clear()
+        running.relay.sweeper.wake()
