@@ -29,7 +29,7 @@ def printed_commands() -> Iterator[list[str]]:
 async def run_program(running: Daemon, token: str) -> str:
     """What the section's program prints; it ends by itself."""
     (program,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    for printed, real in (("127.0.0.1:7443", running.addresses["gateway"]), ("ll.…", token)):
+    for printed, real in (("127.0.0.1:7443", running.addresses["gateway"]), ("TOKEN", token)):
         assert printed in program
         program = program.replace(printed, real)
     process = await asyncio.create_subprocess_exec(
@@ -75,7 +75,7 @@ async def test_commands_that_fail_say_why_in_one_line(tmp_path: Path) -> None:
         await terminal.done("number", "add", business_id, SHOP)
         await terminal.done("token", "issue", "--save", business_id)
         for arguments, code, said in (
-            (("send", "--from", SHOP, "--to", ANA, "x"), 2, "UNKNOWN_RECIPIENT"),
+            (("send", "--from", SHOP, "--to", ANA, "x"), 4, "UNKNOWN_RECIPIENT"),
             (("send", "--from", SHOP, "--to", "+1", "x"), 2, "INVALID_PHONE_NUMBER"),
             (("send", "--from", ANA, "--to", SHOP, "x"), 2, "token"),
             (("status", "--from", SHOP, "--id", "0" * 32), 4, "NOT_FOUND"),
@@ -88,3 +88,29 @@ async def test_commands_that_fail_say_why_in_one_line(tmp_path: Path) -> None:
             assert said in told, arguments
             assert told.startswith("letterlock: "), arguments
             assert told.count("\n") == 1, arguments
+
+
+async def test_what_is_destroyed_is_named_before(tmp_path: Path) -> None:
+    async with daemon(tmp_path) as running:
+        terminal = Terminal(running)
+        (made,) = await terminal.done("business", "create", "Corner shop")
+        business_id = str(made["business_id"])
+        await terminal.done("number", "add", business_id, SHOP)
+        await terminal.done("device", "register", ANA)
+        code, _, told = await terminal.type("number", "add", business_id, ANA)
+        assert (code, told.count("\n")) == (5, 1)
+        assert "the number is registered at the relay already" in told
+        code, _, told = await terminal.type("device", "send", "--to", "+15550100109", "x")
+        assert (code, told.count("\n")) == (4, 1)
+        assert "nobody is registered under this number" in told
+        code, _, told = await terminal.type("number", "remove", business_id, ANA, answer="y")
+        assert (code, told.count("\n")) == (4, 1)
+        assert "does not have this number" in told
+        remove = ("number", "remove", business_id, SHOP)
+        code, _, told = await terminal.type(*remove, answer="n")
+        assert (code, f"number {SHOP} of Corner shop" in told) == (1, True)
+        code, (left,), _ = await terminal.type(*remove, answer="y")
+        assert (code, left["numbers"]) == (0, [])
+        code, _, told = await terminal.type("business", "delete", business_id, answer="y")
+        assert (code, f"business {business_id} (Corner shop; " in told) == (0, True)
+        assert (await terminal.type("business", "delete", business_id, answer="y"))[0] == 4

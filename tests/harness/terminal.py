@@ -23,18 +23,27 @@ class Terminal:
             "LETTERLOCK_RELAY": running.addresses["relay"],
         }
 
-    async def type(self, *arguments: str) -> tuple[int, list[dict[str, object]], str]:
-        """Exit code, what came out, and what was told besides."""
+    async def type(
+        self, *arguments: str, answer: str | None = None
+    ) -> tuple[int, list[dict[str, object]], str]:
+        """Exit code, what came out, and what was told besides. With an `answer` standard input is a
+        terminal at which it was typed already."""
+        keyboard = None if answer is None else os.openpty()
+        if keyboard is not None:
+            os.write(keyboard[0], f"{answer}\n".encode())
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", "from letterlock.cli.commands import main; main()"),
             *arguments,
             cwd=self._folder,
             env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL if keyboard is None else keyboard[1],
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         async with asyncio.timeout(60):
             out, told = await process.communicate()
+        for end in keyboard or ():
+            os.close(end)
         rows = [json.loads(line) for line in out.decode().splitlines()]
         return process.returncode or 0, rows, told.decode()
 

@@ -5,6 +5,9 @@ Knows the error domain of errors.proto; knows nothing of what was asked for.
 
 from __future__ import annotations
 
+import re
+from urllib.parse import unquote
+
 import grpc
 import grpc.aio
 from google.protobuf import duration_pb2
@@ -23,6 +26,8 @@ from letterlock.errors import (
 from letterlock.v1 import errors_pb2
 
 DOMAIN = "letterlock"
+
+_REFUSED = re.compile(r"failed to connect to all addresses.*\bipv[46]:(\S+): .*Connection refused")
 
 # A status without our details was made by gRPC or a proxy: the connection's doing, not an answer.
 _BARE: dict[grpc.StatusCode, type[LetterlockError]] = {
@@ -82,4 +87,7 @@ def seconds(duration: duration_pb2.Duration) -> float:
 
 def _bare(error: grpc.aio.AioRpcError) -> LetterlockError:
     made = _BARE.get(error.code(), Unavailable)
-    return made(error.details() or error.code().name, reason=error.code().name)
+    detail = error.details() or error.code().name
+    if (refused := _REFUSED.search(detail)) is not None:
+        detail = f"nothing answers at {unquote(refused[1])}"
+    return made(detail, reason=error.code().name)

@@ -47,7 +47,8 @@ def invalid(field: str, limit: str) -> Refusal:
 
 def unknown_recipient() -> Refusal:
     """No such account, or it has none of the devices."""
-    return refused(errors_pb2.ERROR_REASON_UNKNOWN_RECIPIENT, "nobody is registered", _RECIPIENT)
+    detail = "nobody is registered under this number or id"
+    return refused(errors_pb2.ERROR_REASON_UNKNOWN_RECIPIENT, detail, _RECIPIENT)
 
 
 def rate_limited(retry_after_ms: int) -> Refusal:

@@ -29,6 +29,9 @@ _RETRY_AFTER_MS = 2_000
 
 _Response = TypeVar("_Response")
 
+_TOLD = {"ALREADY_EXISTS": "the number is registered at the relay already"}
+"""What the caller is told in place of the relay's words, by reason."""
+
 _AWAY = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -131,4 +134,5 @@ def translated(error: grpc.aio.AioRpcError) -> LetterlockError:
     if info.domain != "letterlock" or error.code() in _AWAY:
         return RelayUnavailable()
     retry_ms = retry.retry_delay.ToMilliseconds() or None
-    return CallerError("the relay refused the call", reason=info.reason, retry_after_ms=retry_ms)
+    told = _TOLD.get(info.reason, "the relay refused the call")
+    return CallerError(told, reason=info.reason, retry_after_ms=retry_ms)

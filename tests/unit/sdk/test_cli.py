@@ -34,6 +34,7 @@ from letterlock.errors import (
     NotFound,
     Replaced,
     Unavailable,
+    UnknownRecipient,
 )
 from letterlock.v1 import messaging_pb2
 
@@ -153,7 +154,9 @@ def test_a_local_data_folder_is_found(tmp_path: Path) -> None:
         (Replaced("x"), 5),
         (Busy("x"), 6),
         (Unavailable("x"), 7),
-        (DeviceError("x"), 1),
+        (DeviceError("x"), 5),
+        (UnknownRecipient("x"), 4),
+        (LetterlockError("x"), 1),
     ],
 )
 def test_exit_codes(error: LetterlockError, code: int) -> None:
@@ -302,7 +305,8 @@ async def test_malformed_numbers_are_refused_here(tmp_path: Path) -> None:
     sending = ("send", "--from", NUMBER, "--to", USER[1:], "hi")
     code, _, err = await letterlock(tmp_path, "127.0.0.1:1", *token, *sending)
     assert code == 2
-    assert "a number starts with +, or a user id of 32 hex characters" in err
+    assert "`to` is neither a phone number nor an id" in err
+    assert "+ and 7 to 15 digits, or a user id of 32 hex characters" in err
     sending = ("send", "--from", NUMBER[1:], "--to", USER, "hi")
     code, _, err = await letterlock(tmp_path, "127.0.0.1:1", *token, *sending)
     assert code == 2
@@ -402,7 +406,7 @@ async def test_a_taken_state_file_is_told_before_a_code_is_asked_for(tmp_path: P
     again = ("device", "register", "--state", "a", USER)
     code, _, err = await letterlock(tmp_path, "", "--relay", "127.0.0.1:1", *again)
     told = "a device is registered in a already; --state names another file"
-    assert (code, err) == (1, f"letterlock: DEVICE_STATE: {told}\n")
+    assert (code, err) == (5, f"letterlock: DEVICE_STATE: {told}\n")
 
 
 async def test_a_device_without_a_relay_ends_and_keeps_its_message(tmp_path: Path) -> None:
@@ -438,7 +442,7 @@ async def test_a_device_without_a_relay_ends_and_keeps_its_message(tmp_path: Pat
 async def test_an_unregistered_device_is_told_how_and_makes_no_file(tmp_path: Path) -> None:
     for arguments in (("send", "--to", USER, "hi"), ("receive",)):
         code, lines, err = await letterlock(tmp_path, "", "device", *arguments)
-        assert (code, lines) == (1, [])
+        assert (code, lines) == (5, [])
         assert "letterlock-device.db" in err
         assert "`letterlock device register`" in err
         assert err.count("\n") == 1
@@ -473,7 +477,7 @@ def test_recipients() -> None:
     assert recipient(USER) == USER
     assert recipient("0f" * 16) == b"\x0f" * 16
     for wrong in ("anna", USER[1:], "0f" * 15, ""):
-        with pytest.raises(InvalidRequest, match=r"starts with \+"):
+        with pytest.raises(InvalidRequest, match="neither a phone number"):
             recipient(wrong)
 
 

@@ -15,9 +15,10 @@ import click
 
 from letterlock.business.client import Start
 from letterlock.business.events import Event
-from letterlock.cli.context import Context, listens, waits
+from letterlock.cli.asking import for_good, make_sure
+from letterlock.cli.context import Context, listens, run_command, waits
 from letterlock.cli.device import device
-from letterlock.cli.group import Commands
+from letterlock.cli.group import Commands, take_json_anywhere
 from letterlock.cli.identity import identity
 from letterlock.cli.inbox import inbox
 from letterlock.cli.output import Output, event_row, message_row, values
@@ -31,7 +32,7 @@ from letterlock.cli.settings import (
     save_token,
 )
 from letterlock.cli.watch import watch_events
-from letterlock.errors import InvalidRequest
+from letterlock.errors import InvalidRequest, NotFound
 from letterlock.v1 import businesses_pb2
 
 AUDIT_COLUMNS = ("change_time", "actor", "action", "business_id", "object")
@@ -164,13 +165,23 @@ async def business_show(context: Context, business_id: str) -> None:
 
 @business.command("delete")
 @click.argument("business_id")
-@click.confirmation_option(prompt="This destroys its numbers, keys and messages. Go on?")
+@for_good
 @click.pass_obj
-@waits
-async def business_delete(context: Context, business_id: str) -> None:
+def business_delete(context: Context, business_id: str, yes: bool) -> None:
     """Remove a business with its tokens and numbers, for good."""
-    async with context.admin() as admin:
-        await admin.delete_business(business_id)
+
+    async def look() -> str:
+        async with context.admin() as admin:
+            found = await admin.business(business_id)
+        numbers = ", ".join(found.phone_number for found in found.numbers) or "without numbers"
+        return f"business {business_id} ({found.display_name}; {numbers})"
+
+    async def delete() -> None:
+        async with context.admin() as admin:
+            await admin.delete_business(business_id)
+
+    make_sure(yes, look, "its tokens, numbers, keys and messages")
+    run_command(delete())
     context.out.note("deleted")
 
 
@@ -206,14 +217,24 @@ async def number_add(context: Context, business_id: str, phone_number: str) -> N
 @number.command("remove")
 @click.argument("business_id")
 @click.argument("phone_number")
-@click.confirmation_option(prompt="This destroys its keys, sessions and messages. Go on?")
+@for_good
 @click.pass_obj
-@waits
-async def number_remove(context: Context, business_id: str, phone_number: str) -> None:
+def number_remove(context: Context, business_id: str, phone_number: str, yes: bool) -> None:
     """Take a phone number away from a business, for good."""
-    async with context.admin() as admin:
-        found = await admin.remove_number(business_id, phone_number)
-    context.out.row(business_row(found))
+
+    async def look() -> str:
+        async with context.admin() as admin:
+            found = await admin.business(business_id)
+        if phone_number not in [number.phone_number for number in found.numbers]:
+            raise NotFound("the business does not have this number")
+        return f"number {phone_number} of {found.display_name}"
+
+    async def remove() -> businesses_pb2.Business:
+        async with context.admin() as admin:
+            return await admin.remove_number(business_id, phone_number)
+
+    make_sure(yes, look, "its keys, sessions and messages")
+    context.out.row(business_row(run_command(remove())))
 
 
 @main.group()
@@ -352,3 +373,6 @@ def business_row(found: businesses_pb2.Business) -> dict[str, object]:
             if not token.HasField("revoke_time")
         ],
     }
+
+
+take_json_anywhere(main)

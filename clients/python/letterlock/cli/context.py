@@ -7,13 +7,15 @@ import functools
 import random
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from letterlock.business.admin import AdminClient
 from letterlock.business.client import BusinessClient
 from letterlock.cli.output import Output
 from letterlock.cli.patience import PATIENCE, whole
 from letterlock.cli.settings import Settings
+
+_Result = TypeVar("_Result")
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: what was asked for may not have happened."""
@@ -67,9 +69,9 @@ def listens(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., 
     return run
 
 
-def run_command(work: Coroutine[Any, Any, None], *, interrupted: int = INTERRUPTED) -> None:
+def run_command(work: Coroutine[Any, Any, _Result], *, interrupted: int = INTERRUPTED) -> _Result:
     """Run to the end, or, after Ctrl-C and what has to be put in order, to this exit code."""
     try:
-        asyncio.run(work)
+        return asyncio.run(work)
     except KeyboardInterrupt:
         sys.exit(interrupted)

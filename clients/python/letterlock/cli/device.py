@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from letterlock.cli.context import INTERRUPTED, Context, run_command
+from letterlock.cli.group import Suggesting
 from letterlock.cli.output import Output, digits_in_groups, moment, values
 from letterlock.cli.patience import PATIENCE, patiently, whole
 from letterlock.cli.settings import Settings, check_recipient
@@ -29,7 +30,7 @@ from letterlock.device.events import (
 )
 from letterlock.device.store import FileStore
 from letterlock.durations import MOST_SECONDS, check_seconds
-from letterlock.errors import DeviceError, Unavailable
+from letterlock.errors import DeviceError, InvalidRequest, Unavailable
 
 DEFAULT_STATE = Path("letterlock-device.db")
 
@@ -86,7 +87,7 @@ async def registered_device(settings: Settings, state: Path) -> AsyncIterator[De
         yield device
 
 
-@click.group()
+@click.group(cls=Suggesting)
 def device() -> None:
     """A user's device, for trying things out."""
 
@@ -104,10 +105,20 @@ async def register(context: Context, state: Path, phone_number: str, code: str |
         verification_id = await device.request_verification(phone_number)
         found = code or find_code(context.settings, verification_id)
         if found is None:
-            found = await asyncio.to_thread(click.prompt, "Code", err=True)
+            found = await ask_for_code(context.settings)
         await device.register(phone_number, verification_id, found)
         await device.connect()
         context.out.row({"account_id": device.account_id.hex(), "device_id": device.device_id})
+
+
+async def ask_for_code(settings: Settings) -> str:
+    """The code that the person at the terminal types. Raises InvalidRequest where nobody is."""
+    if not sys.stdin.isatty():
+        looked = settings.data / "verification"
+        limit = "--data FOLDER of a relay on this machine, --code CODE, or run it at a terminal"
+        raise InvalidRequest(f"found no code in {looked}", field="code", limit=limit)
+    found: str = await asyncio.to_thread(click.prompt, "Code", err=True)
+    return found
 
 
 def find_code(settings: Settings, verification_id: str) -> str | None:

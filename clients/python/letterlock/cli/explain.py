@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from letterlock.errors import LetterlockError
 
-_NOBODY = ("failed to connect", "resolving", "name resolution", "Deadline", "no answer")
+_NOBODY = (
+    "nothing answers",
+    "failed to connect",
+    "resolving",
+    "name resolution",
+    "Deadline",
+    "no answer",
+)
 
 
 _HUNG_UP = ("Socket closed", "reset by peer")

@@ -5,6 +5,7 @@ Knows the errors of the SDK and of click, and no command.
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,24 @@ from letterlock.cli.output import error_line, exit_code
 from letterlock.errors import InvalidRequest, LetterlockError
 
 
-class Commands(click.Group):
-    """A group whose errors are one line and an exit code."""
+class Suggesting(click.Group):
+    """A group that names the nearest command to one that does not exist."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names."""
+        if self.get_command(ctx, args[0]) is None:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if near:
+                ctx.fail(f"No such command '{args[0]}'; did you mean '{near[0]}'?")
+        return super().resolve_command(ctx, args)
+
+
+class Commands(Suggesting):
+    """The root group: its errors are one line and an exit code."""
+
+    group_class = Suggesting
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Read the command's own options."""
@@ -30,6 +47,23 @@ class Commands(click.Group):
         """Run a command."""
         with _one_line(ctx):
             return super().invoke(ctx)
+
+
+def take_json_anywhere(group: click.Group) -> None:
+    """Let every command below take --json after its name, too."""
+    for command in group.commands.values():
+        command.params.append(
+            click.Option(
+                ["--json"], is_flag=True, expose_value=False, callback=_json, help="JSON lines."
+            )
+        )
+        if isinstance(command, click.Group):
+            take_json_anywhere(command)
+
+
+def _json(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and isinstance(ctx.obj, Context):
+        ctx.obj.out.is_json = True
 
 
 @contextmanager

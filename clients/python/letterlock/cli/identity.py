@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from letterlock.cli.context import Context, waits
+from letterlock.cli.group import Suggesting
 from letterlock.cli.output import digits_in_groups
 from letterlock.cli.settings import check_recipient
 from letterlock.errors import InvalidRequest
@@ -12,7 +13,7 @@ from letterlock.errors import InvalidRequest
 _number = click.option("--number", required=True, help="The business number, E.164.")
 
 
-@click.group()
+@click.group(cls=Suggesting)
 def identity() -> None:
     """Identity keys of a business's users."""
 

@@ -9,6 +9,7 @@ import click
 
 from letterlock.business.inbox import MAX_ATTEMPTS
 from letterlock.cli.context import Context, waits
+from letterlock.cli.group import Suggesting
 from letterlock.cli.output import moment, values
 from letterlock.errors import InvalidRequest
 from letterlock.v1 import receiving_pb2
@@ -23,7 +24,7 @@ _which = click.argument("event_ids", nargs=-1, metavar="[EVENT_ID]...")
 _all = click.option("--all", "every", is_flag=True, help="All that there are.")
 
 
-@click.group()
+@click.group(cls=Suggesting)
 def inbox() -> None:
     """Dead letters and replay of a business number."""
 
@@ -83,9 +84,30 @@ async def drop_dead_letters(
     context.out.row({"dropped": count})
 
 
+class Moment(click.ParamType[datetime]):
+    """A time in ISO 8601; without an offset it is in UTC, as every time that the CLI prints."""
+
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """The time in UTC."""
+        try:
+            found = datetime.fromisoformat(str(value))
+            return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        except (ValueError, OverflowError):
+            form = "ISO 8601, such as 2026-11-22T07:50:00.051Z or 2026-11-22T08:50:00+01:00"
+            self.fail(f"no time: it has to be in {form}", param, ctx)
+
+
 @inbox.command("replay")
 @_number
-@click.option("--since", type=click.DateTime(), help="From this time on, in UTC.")
+@click.option(
+    "--since",
+    type=Moment(),
+    help="From this time on, in ISO 8601 (2026-11-22T07:50:00.051Z); UTC where no offset is given.",
+)
 @click.option("--from-event", "event_id", help="From this event on.")
 @click.pass_obj
 @waits
@@ -93,9 +115,8 @@ async def replay(
     context: Context, number: str, since: datetime | None, event_id: str | None
 ) -> None:
     """Have acknowledged events given to the backend again, as far as the policy kept them."""
-    start = None if since is None else since.replace(tzinfo=UTC)
     async with context.business(number) as client:
-        count = await client.inbox.replay(since=start, event_id=event_id)
+        count = await client.inbox.replay(since=since, event_id=event_id)
     context.out.row({"replayed": count})
 
 

@@ -23,18 +23,22 @@ from letterlock.errors import (
     AccessDenied,
     Busy,
     Conflict,
+    DeviceError,
     InvalidRequest,
     LetterlockError,
     NotFound,
     Unavailable,
+    UnknownRecipient,
 )
 from letterlock.v1 import messaging_pb2
 
 EXIT_CODES: tuple[tuple[type[LetterlockError], int], ...] = (
+    (UnknownRecipient, 4),  # an InvalidRequest, told apart before it
     (InvalidRequest, 2),
     (AccessDenied, 3),
     (NotFound, 4),
     (Conflict, 5),
+    (DeviceError, 5),
     (Busy, 6),
     (Unavailable, 7),
 )

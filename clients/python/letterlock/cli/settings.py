@@ -116,9 +116,9 @@ def check_recipient(to: str) -> None:
     """Raises InvalidRequest for what is neither a phone number nor an id."""
     if not to.startswith("+") and not _ID.fullmatch(to):
         raise InvalidRequest(
-            "no recipient",
+            "`to` is neither a phone number nor an id",
             field="to",
-            limit="a number starts with +, or a user id of 32 hex characters",
+            limit="+ and 7 to 15 digits, or a user id of 32 hex characters",
         )
 
 
