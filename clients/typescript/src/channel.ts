@@ -112,7 +112,8 @@ export class Channel {
 
 /** The metadata that authenticates a call. Throws InvalidRequest for what no header can hold. */
 export function bearer(token: string): Metadata {
-  if (!/^[\x20-\x7e]+$/.test(token)) {
+  // Callers without a type checker can leave it out, and RegExp would take the word "undefined".
+  if (typeof token !== "string" || !/^[\x20-\x7e]+$/.test(token)) {
     const limit = "printable ASCII, not empty";
     throw new InvalidRequest("no usable token", { field: "token", limit });
   }

@@ -25,6 +25,8 @@ const MAX_MESSAGE_BYTES = 256 * 1024;
 
 const MAX_KEY_CHARACTERS = 64;
 
+const USER_ID = /^[0-9a-fA-F]{32}$/;
+
 /** What a message says, as letterlock.content.v1.Content: `{ kind: { case: "text", value: … } }`. */
 export type ContentInit = MessageInitShape<typeof ContentSchema>;
 
@@ -64,6 +66,7 @@ export function toWire(message: OutgoingMessage, idempotencyKey: string): WireMe
     const limit = `1 to ${MAX_KEY_CHARACTERS} characters`;
     throw new InvalidRequest("unusable key", { field: "idempotency_key", limit });
   }
+  checkRecipient(message.to);
   const { to, callerTag = new Uint8Array(), timeToLive } = message;
   const wire = create(OutgoingMessageSchema, {
     idempotencyKey,
@@ -79,6 +82,13 @@ export function toWire(message: OutgoingMessage, idempotencyKey: string): WireMe
     throw new TooLarge("message is too large", { field: "message", limit });
   }
   return wire;
+}
+
+// What is neither would be taken for a user id, and refused under a name that the caller never wrote.
+function checkRecipient(to: unknown): void {
+  if (typeof to === "string" && (to.startsWith("+") || USER_ID.test(to))) return;
+  const limit = "a phone number (+ and 7 to 15 digits) or a user id of 32 hex characters";
+  throw new InvalidRequest("`to` is neither a phone number nor a user id", { field: "to", limit });
 }
 
 /** Size of a message on the wire, in bytes. */
