@@ -68,7 +68,8 @@ class Health:
         self._bound_s = bound_s
         self._sleep = sleep
         self._told: dict[str, bool] = {}
-        self._unproven: frozenset[str] | None = None
+        self._logged: tuple[frozenset[str], bool] | None = None
+        self._starts_until = clock.monotonic() + bound_s
         self._probing: set[Leg] = set()
 
     @property
@@ -128,9 +129,10 @@ class Health:
     async def _tell(self, report: Report) -> None:
         now = self._clock.monotonic()
         unproven = frozenset(each.leg.name for each in self._legs if not each.leg.proven(now))
-        if unproven != self._unproven:
-            _log_change(unproven, first=self._unproven is None)
-            self._unproven = unproven
+        starting = bool(unproven) and now < self._starts_until
+        if (unproven, starting) != self._logged:
+            _log_change(unproven, starting=starting)
+            self._logged = unproven, starting
         for service, needed in self._services.items():
             healthy = not needed & unproven
             if healthy != self._told.get(service):
@@ -138,9 +140,9 @@ class Health:
                 await report(service, healthy)
 
 
-def _log_change(unproven: frozenset[str], *, first: bool) -> None:
+def _log_change(unproven: frozenset[str], *, starting: bool) -> None:
     if not unproven:
         _log.info("messages_move")
-    else:  # at the start the relay is only just being called
-        tell = _log.info if first else _log.warning
+    else:  # at the start the relay is only just being called, and what was restored is settled
+        tell = _log.info if starting else _log.warning
         tell("messages_do_not_move", unproven=sorted(unproven))

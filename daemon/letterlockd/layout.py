@@ -14,7 +14,8 @@
       restoring                 only while `letterlockd restore` works: refused
 
 The last column says which role needs the file where the two run apart: then `keys/gateways/` goes
-to the relay's machine, `tls/ca.crt` to the gateway's, and `keys/operator.token` to who operates.
+to the relay's machine, `tls/ca.crt` to the gateway's (outside of its own `tls/`), and
+`keys/operator.token` to who operates.
 All files are 0600 but certificates. Blocking; for start-up.
 """
 

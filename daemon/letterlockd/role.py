@@ -97,10 +97,10 @@ async def _serve(
     grace = settings.serve.drain_seconds
     stop = _stop_event(until_stdin_ends)
     async with _deadline_for_closing() as closing, AsyncExitStack() as opened:
-        role = await compose(settings, opened)
+        role = await _composed(name, settings, compose, opened)
         collector.calm()
         opened.push_async_callback(role.server.drain, 0)
-        _expose(role, opened)
+        _expose(name, role, opened)
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(_watched(run)) for run in role.running]
             await role.server.start()
@@ -140,13 +140,24 @@ async def _watched(run: Callable[[], Awaitable[LetterlockError | None]]) -> None
         raise failure
 
 
-def _expose(role: Composed, opened: AsyncExitStack) -> None:
+async def _composed(
+    name: str, settings: Settings, compose: Compose, opened: AsyncExitStack
+) -> Composed:
+    try:
+        return await compose(settings, opened)
+    except ListenFault as fault:  # a server does not know which setting it listens by
+        raise ListenFault(f"{name}.listen: {fault.message}") from None
+
+
+def _expose(name: str, role: Composed, opened: AsyncExitStack) -> None:
     if not role.metrics:
         return
     try:
         opened.callback(role.counters.expose(role.metrics))
     except OSError as error:
-        raise ListenFault(f"cannot listen on {role.metrics}: {error.strerror}") from error
+        raise ListenFault(
+            f"{name}.metrics: cannot listen on {role.metrics}: {error.strerror}"
+        ) from error
 
 
 def _stop_event(until_stdin_ends: bool) -> asyncio.Event:

@@ -212,7 +212,11 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["--set", "relay.listen=nowhere"], 3, "relay.listen: must be host:port"),
         (["--set", "store.max_bytes=1"], 3, "store.max_bytes"),
         (["--config", "none.toml"], 3, "none.toml cannot be read"),
-        (["--set", "gateway.listen=192.0.2.1:1"], 7, "192.0.2.1:1"),
+        (
+            ["--set", "gateway.listen=192.0.2.1:1"],
+            7,
+            "gateway.listen: cannot listen on 192.0.2.1:1",
+        ),
     ],
 )
 def test_a_wrong_setting_ends_the_daemon_with_its_name(

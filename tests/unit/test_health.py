@@ -139,6 +139,35 @@ async def test_a_relay_that_is_away_leaves_messages_to_be_taken() -> None:
     ]
 
 
+async def test_a_start_gets_the_bound_before_it_is_a_warning() -> None:
+    world = World()
+    world.relay.away = True
+    world.queue.waiting = 1
+    with capture_logs() as logs:
+        async with running(world):
+            world.queue.waiting = 0
+            await world.after(3)
+            world.relay.away = False
+            await world.after(30)
+    assert [(entry["event"], entry["log_level"], entry.get("unproven")) for entry in logs] == [
+        ("messages_do_not_move", "info", ["queue", "relay"]),
+        ("messages_do_not_move", "info", ["relay"]),
+        ("messages_move", "info", None),
+    ]
+
+
+async def test_what_never_moves_after_a_start_becomes_a_warning_once() -> None:
+    world = World()
+    world.relay.away = True
+    with capture_logs() as logs:
+        async with running(world):
+            await world.after(30)
+    assert [(entry["event"], entry["log_level"], entry["unproven"]) for entry in logs] == [
+        ("messages_do_not_move", "info", ["relay"]),
+        ("messages_do_not_move", "warning", ["relay"]),
+    ]
+
+
 async def test_a_queue_that_holds_work_and_lets_none_out_is_found() -> None:
     world = World()
     async with running(world):

@@ -51,6 +51,11 @@ def backup(data: Path, destination: Path, *, with_keys: bool, program: str) -> M
     names = present(data)
     if not names:
         raise BackupFault(f"{data} holds no store")
+    if destination.resolve().is_relative_to(data.resolve()):
+        raise BackupFault(
+            f"destination: {destination} lies in the data folder {data}",
+            field="destination",
+        )
     aside = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial")
     try:
         aside.mkdir(mode=0o700)

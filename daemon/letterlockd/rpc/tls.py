@@ -107,6 +107,11 @@ def _ca(folder: Path, now: dt.datetime) -> _Ca:
     certificate, key = folder / "ca.crt", folder / "ca.key"
     if not certificate.exists() and not key.exists():
         return _make_ca(folder, now)
+    if not key.exists():
+        raise TlsFault(
+            f"{certificate} is there without {key}: if it is another machine's CA, put it "
+            "elsewhere and name it in gateway.relay_ca"
+        )
     ca = _parse_certificate(certificate, _read(certificate)), _parse_key(key, _read(key))
     if not _belongs(*ca):
         raise TlsFault(f"{key} is not the key of {certificate}")

@@ -139,7 +139,7 @@ class Link(asyncio.SubprocessProtocol):
 
     async def kill(self) -> None:
         """End the child now and wait until it is gone."""
-        self._lose("stopped by the pool")
+        self._end("stopped by the pool")
         await self._end_within(_DEATH_SECONDS if self._dying else 0.0)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -196,10 +196,14 @@ class Link(asyncio.SubprocessProtocol):
             )
 
     def _lose(self, cause: str) -> None:
+        if not self._ended:
+            _log.warning("ratchet worker %s lost: %s", self._label, cause)
+            self._end(cause)
+
+    def _end(self, cause: str) -> None:
         if self._ended:
             return
         self._ended = True
-        _log.warning("ratchet worker %s lost: %s", self._label, cause)
         if not self._hello.done():
             self._hello.set_exception(ChildLost(cause, working=False))
         questions = list(self._questions)

@@ -108,6 +108,19 @@ async def test_a_backup_comes_back_as_a_new_generation(kept: Path) -> None:
     assert {path.name for path in settings.data_folder.iterdir()} == {"gateway", "registry", "keys"}
 
 
+@pytest.mark.parametrize("inside", ["bk", "gateway/bk", "../data/bk", "../link/bk"])
+def test_a_backup_inside_the_data_folder_is_refused(
+    made: Path, tmp_path: Path, inside: str
+) -> None:
+    shutil.copytree(made / "data", tmp_path / "data")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BackupFault, match=r"destination: .* lies in the data folder") as refused:
+        backup(tmp_path / "data", tmp_path / "data" / inside, with_keys=False, program="test")
+    assert refused.value.metadata == {"field": "destination"}
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_backup_has_no_key_and_no_free_page_unless_asked(made: Path, tmp_path: Path) -> None:
     assert {path.name for path in (made / "kept").iterdir()} == {
         "gateway",

@@ -1,6 +1,7 @@
 """What the pool promises, with real processes, on both event loops."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -86,6 +87,33 @@ async def test_no_more_than_two_jobs_are_with_a_child(stubs: Stubs, tmp_path: Pa
         assert len(link._questions) == lane.IN_FLIGHT
         await link.kill()
     assert stubs.begun[-3:] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("faulty", [False, True])
+async def test_a_pool_that_stops_tells_of_no_loss(
+    faulty: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with contextlib.suppress(ZeroDivisionError):
+        async with WorkerPool(1) as workers:
+            await workers.run(0, jobs_pb2.Job())
+            if faulty:
+                raise ZeroDivisionError
+    assert not caplog.records
+
+
+async def test_a_child_that_ends_by_itself_is_a_loss_that_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    async with WorkerPool(1) as workers:
+        (pid,) = workers.pids
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await workers.run(0, jobs_pb2.Job())
+    assert [record.getMessage() for record in caplog.records] == [
+        "ratchet worker 0 lost: ended by itself"
+    ]
 
 
 async def test_children_ignore_signals_to_the_group() -> None:
