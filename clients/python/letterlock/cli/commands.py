@@ -19,6 +19,7 @@ from letterlock.cli.asking import for_good, make_sure
 from letterlock.cli.context import Context, listens, run_command, waits
 from letterlock.cli.device import device
 from letterlock.cli.group import Commands, take_json_anywhere
+from letterlock.cli.health import health
 from letterlock.cli.identity import identity
 from letterlock.cli.inbox import inbox
 from letterlock.cli.output import Output, event_row, message_row, values
@@ -84,6 +85,7 @@ def main(
 
 
 main.add_command(device)
+main.add_command(health)
 main.add_command(identity)
 main.add_command(inbox)
 
