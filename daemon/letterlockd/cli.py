@@ -20,7 +20,7 @@ import click
 from letterlockd.config import ConfigFault, Loaded, default_file, effective_file, load
 from letterlockd.errors import EnvironmentFault
 from letterlockd.exit_codes import ExitCode, of_error
-from letterlockd.layout import Layout, prepare_keys
+from letterlockd.layout import Layout, lost_keys, prepare_keys
 from letterlockd.readiness import Ready
 from letterlockd.settings import Settings, passphrase_source
 
@@ -123,10 +123,10 @@ def serve(loaded: Loaded, forwarded: list[str]) -> None:
     from letterlockd.supervisor import Plan, supervise
     from letterlockd.telemetry import set_up_logs
 
+    layout = Layout(loaded.settings.data_folder)
+    prepare_keys(layout)
     settings = _held(loaded.settings)
     set_up_logs("serve", level=settings.log.level, style=settings.log.format)
-    layout = Layout(settings.data_folder)
-    prepare_keys(layout)
 
     def command(role: str, ready_fd: int, pinned: Mapping[str, str]) -> list[str]:
         decided = [part for key in pinned for part in ("--set", f"{key}={pinned[key]}")]
@@ -284,6 +284,13 @@ def restore_command(loaded: Loaded, forwarded: list[str], source: Path) -> None:
     made = asyncio.run(restore(loaded.settings, source))
     for stored in made.stores:
         click.echo(f"{stored.store}: as of {made.made_at}, needs master key {stored.master_key_id}")
+    layout = Layout(loaded.settings.data_folder)
+    missing = [layout.keys] if lost_keys(layout) else []
+    if loaded.settings.tls.certificate is None and not layout.ca.exists():
+        missing.append(layout.tls)
+    if missing:
+        names = " and ".join(str(folder) for folder in missing)
+        click.echo(f"before the start, put the original's files there: {names}")
 
 
 @main.command("deletions")

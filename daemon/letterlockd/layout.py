@@ -24,14 +24,29 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from letterlockd.errors import EnvironmentFault
 from letterlockd.files import read_file, write_file
 from letterlockd.registry import tokens
+from letterlockd.sealing.errors import MasterKeyFault
 
-__all__ = ["KeyFileFault", "Layout", "prepare_keys"]
+__all__ = [
+    "STORES_OF_KEY",
+    "KeyFileFault",
+    "Layout",
+    "lost_keys",
+    "prepare_keys",
+    "refuse_lost_keys",
+]
+
+STORES_OF_KEY: Mapping[str, Sequence[str]] = {
+    "gateway": ("registry", "gateway"),
+    "relay": ("relay",),
+}
+"""Role → the stores whose keys are wrapped by its master key."""
 
 _MAX_KEY_FILE = 1024
 _GATEWAY_ID = "local"
@@ -107,8 +122,9 @@ class Layout:
 def prepare_keys(layout: Layout) -> list[Path]:
     """Make the operator's token and the gateway's credential where they are missing; returns the
     files made. What exists is never replaced. Raises `EnvironmentFault` (DATA_FOLDER_FOREIGN) for
-    a folder of something else, before anything is made."""
+    a folder of something else, and what `refuse_lost_keys` does, before anything is made."""
     _refuse_foreign(layout)
+    refuse_lost_keys(layout)
     made: list[Path] = []
     if not (layout.keys / "operator.hash").exists():
         text, bearer = tokens.mint(secrets.token_bytes, tokens.OPERATOR)
@@ -121,6 +137,29 @@ def prepare_keys(layout: Layout) -> list[Path]:
         made += _write(layout.keys / "gateways" / f"{_GATEWAY_ID}.hash", digest)
         made += _write(layout.keys / "gateway.credential", credential)
     return made
+
+
+def lost_keys(layout: Layout, roles: Iterable[str] = STORES_OF_KEY) -> dict[Path, str]:
+    """The master key files of these roles that are missing → a store that needs the file. A key is
+    durable before its first store is made, so wherever a store is there was a key."""
+    return {
+        layout.master_key(role): name
+        for role in roles
+        if not layout.master_key(role).exists()
+        for name in STORES_OF_KEY[role]
+        if (layout.data / name / "data.mdb").exists()
+    }
+
+
+def refuse_lost_keys(layout: Layout, roles: Iterable[str] = STORES_OF_KEY) -> None:
+    """A new key would open nothing, and stand where the right one belongs. Raises `MasterKeyFault`
+    (MASTER_KEY_MISSING)."""
+    for path, store in lost_keys(layout, roles).items():
+        raise MasterKeyFault(
+            f"master key {path} is missing, and the store {store} opens with no other: put the "
+            "file back, with all of keys/ and tls/, from where you keep them",
+            reason="MASTER_KEY_MISSING",
+        )
 
 
 def _refuse_foreign(layout: Layout) -> None:

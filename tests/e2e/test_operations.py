@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from letterlock import BusinessClient, MemoryStore, OutgoingMessage
 from letterlock.errors import Unavailable
 from letterlockd.rpc.tls import local_identity
+from letterlockd.sealing.provider import FileKeyProvider
 
 from tests.harness.people import (
     DELIVERED,
@@ -233,6 +234,7 @@ def test_a_folder_of_something_else_is_refused_and_not_touched(tmp_path: Path) -
     foreign = tmp_path / "letterlock-data" / "relay"
     foreign.mkdir(parents=True)
     (foreign / "data.mdb").write_bytes(b"not ours" * 1000)
+    FileKeyProvider(tmp_path / "letterlock-data" / "keys" / "relay.key")
     done = run("serve", *LISTEN_ANYWHERE, cwd=tmp_path)
     assert done.returncode == 4, done.stderr
     assert "relay" in done.stderr

@@ -36,6 +36,7 @@ def test_a_role_that_ran_or_was_killed_is_started_again() -> None:
         (ConfigFault("x"), ExitCode.CONFIG),
         (EnvironmentFault("x", reason="DATA_FOLDER_FOREIGN"), ExitCode.DATA_FOLDER),
         (EnvironmentFault("x", reason="DATA_FOLDER_LOCKED"), ExitCode.DATA_FOLDER),
+        (MasterKeyFault("x", reason="MASTER_KEY_MISSING"), ExitCode.KEYS),
         (MasterKeyFault("x", reason="MASTER_KEY_WRONG"), ExitCode.KEYS),
         (MasterKeyFault("x", reason="MASTER_KEY_PERMISSIONS"), ExitCode.KEYS),
         (KeyFileFault("x"), ExitCode.KEYS),

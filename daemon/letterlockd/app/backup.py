@@ -25,9 +25,9 @@ from pathlib import Path
 from letterlockd import failpoints
 from letterlockd.app.manifest import BackupFault, Manifest, StoredFile, checksum, read_manifest
 from letterlockd.app.parts import SCHEMA_VERSION, open_store
-from letterlockd.app.stores import STORES, STORES_OF_KEY, present
+from letterlockd.app.stores import STORES, present
 from letterlockd.files import write_file
-from letterlockd.layout import Layout
+from letterlockd.layout import STORES_OF_KEY, Layout
 from letterlockd.sealing.errors import MasterKeyFault
 from letterlockd.sealing.keyring import CHECK_KEY, MASTER_CHECK, master_key_id
 from letterlockd.sealing.provider import named_key, staged

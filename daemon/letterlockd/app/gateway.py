@@ -30,7 +30,7 @@ from letterlockd.gateway.reception import Receptions
 from letterlockd.gateway.room import Gateway
 from letterlockd.gateway.settings import GatewaySettings
 from letterlockd.housekeeping import Duty, Sweeper
-from letterlockd.layout import Layout
+from letterlockd.layout import Layout, refuse_lost_keys
 from letterlockd.registry import tables as registry_tables
 from letterlockd.registry.room import Registry
 from letterlockd.role import Composed, run_role
@@ -62,6 +62,7 @@ def run_gateway(settings: Settings, *, ready_fd: int | None, until_stdin_ends: b
 async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     """The gateway, open and not yet listening."""
     layout, clock = Layout(settings.data_folder), system_clock()
+    refuse_lost_keys(layout, ["gateway"])
     credential, operator = layout.gateway_credential(), layout.operator_digest()
     key_file, protections = layout.master_key("gateway"), protections_of(settings)
     provider, former = await asyncio.to_thread(open_master_keys, key_file, protections)

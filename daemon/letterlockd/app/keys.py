@@ -15,11 +15,11 @@ from datetime import date
 from pathlib import Path
 
 from letterlockd.app.parts import open_store, protections_of
-from letterlockd.app.stores import STORES, STORES_OF_KEY, existing, present
+from letterlockd.app.stores import STORES, existing, present
 from letterlockd.clock import SystemClock
 from letterlockd.config import ConfigFault
 from letterlockd.errors import EnvironmentFault
-from letterlockd.layout import Layout
+from letterlockd.layout import STORES_OF_KEY, Layout, refuse_lost_keys
 from letterlockd.sealing import keyring
 from letterlockd.sealing.errors import MasterKeyFault
 from letterlockd.sealing.keyring import DAY_MS, Keyring, master_key_id
@@ -81,12 +81,12 @@ class KeyStatus:
 
 def status(settings: Settings) -> list[KeyStatus]:
     """Every master key of this data folder. Reads only; a daemon may be running. Raises
-    `EnvironmentFault` where there is no store, `MasterKeyFault` where there is no key."""
+    `EnvironmentFault` where there is no store, `MasterKeyFault` where a store's key is missing."""
     layout = Layout(settings.data_folder)
+    refuse_lost_keys(layout)
     roles = [role for role in STORES_OF_KEY if layout.master_key(role).exists()]
     if not roles:
-        existing(layout.data)
-        raise _no_master_key(layout)
+        existing(layout.data)  # raises: no store has lost its key, so there is none
     return [_status_of(layout, role) for role in roles]
 
 
@@ -98,9 +98,10 @@ async def rotate(settings: Settings, *, wait_seconds: float, new_passphrase_from
     taken it up in time (it does later), and with what opening a store raises.
     """
     layout = Layout(settings.data_folder)
+    refuse_lost_keys(layout)
     paths = {role: layout.master_key(role) for role in STORES_OF_KEY}
     if not any(path.exists() for path in paths.values()):
-        raise _no_master_key(layout)
+        raise MasterKeyFault(f"{layout.keys} holds no master key: `letterlockd serve` makes them")
     for path in paths.values():
         _refuse_kept_otherwise(staged(path), settings.keys.protection)
     return [
@@ -168,10 +169,6 @@ async def _by_the_daemon(settings: Settings, path: Path, wait_seconds: float) ->
             reason="ROTATION_WAITS",
         ) from None
     return f"{path} is replaced by the running daemon"
-
-
-def _no_master_key(layout: Layout) -> MasterKeyFault:
-    return MasterKeyFault(f"{layout.keys} holds no master key: `letterlockd serve` makes them")
 
 
 def _status_of(layout: Layout, role: str) -> KeyStatus:

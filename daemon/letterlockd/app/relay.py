@@ -19,7 +19,7 @@ from letterlockd.app.parts import (
 )
 from letterlockd.clock import Clock, system_clock
 from letterlockd.health import Health, watched
-from letterlockd.layout import Layout
+from letterlockd.layout import Layout, refuse_lost_keys
 from letterlockd.relay import restored
 from letterlockd.relay.room import Relay
 from letterlockd.relay.senders import CommandSender, FolderSender
@@ -51,6 +51,7 @@ def run_relay(settings: Settings, *, ready_fd: int | None, until_stdin_ends: boo
 async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     """The relay, open and not yet listening."""
     layout, clock = Layout(settings.data_folder), system_clock()
+    refuse_lost_keys(layout, ["relay"])
     gateways = layout.gateway_hashes()
     key_file, protections = layout.master_key("relay"), protections_of(settings)
     provider, former = await asyncio.to_thread(open_master_keys, key_file, protections)

@@ -12,7 +12,7 @@ from letterlockd.registry import tables as registry_tables
 from letterlockd.relay import tables as relay_tables
 from letterlockd.store.port import Table
 
-__all__ = ["STORES", "STORES_OF_KEY", "existing", "present"]
+__all__ = ["STORES", "existing", "present"]
 
 STORES: Mapping[str, Sequence[Table]] = {
     "gateway": (*gateway_tables.TABLES, *INBOX_TABLES),
@@ -20,12 +20,6 @@ STORES: Mapping[str, Sequence[Table]] = {
     "relay": relay_tables.TABLES,
 }
 """Name of the store's folder and its kind → its rooms' tables."""
-
-STORES_OF_KEY: Mapping[str, Sequence[str]] = {
-    "gateway": ("registry", "gateway"),
-    "relay": ("relay",),
-}
-"""Role → the stores whose keys are wrapped by its master key."""
 
 
 def present(data: Path) -> list[str]:

@@ -21,11 +21,11 @@ from pathlib import Path
 
 from letterlockd.app.parts import protections_of
 from letterlockd.app.seals import broken_seals
-from letterlockd.app.stores import STORES, STORES_OF_KEY
+from letterlockd.app.stores import STORES
 from letterlockd.clock import SystemClock
 from letterlockd.errors import EnvironmentFault
 from letterlockd.gateway.tables import OUTBOX
-from letterlockd.layout import Layout
+from letterlockd.layout import STORES_OF_KEY, Layout
 from letterlockd.relay.tables import MAILBOXES
 from letterlockd.sealing import keyring
 from letterlockd.sealing.deletions import DELETIONS

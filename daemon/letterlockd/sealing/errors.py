@@ -2,8 +2,8 @@
 
     EnvironmentFault
     ├── SealBroken        SEAL_BROKEN: altered, moved to another place, or another key
-    └── MasterKeyFault    MASTER_KEY_PERMISSIONS, MASTER_KEY_INVALID, MASTER_KEY_WRONG,
-                          MASTER_KEY_PASSPHRASE, MASTER_KEY_COMMAND
+    └── MasterKeyFault    MASTER_KEY_PERMISSIONS, MASTER_KEY_INVALID, MASTER_KEY_MISSING,
+                          MASTER_KEY_WRONG, MASTER_KEY_PASSPHRASE, MASTER_KEY_COMMAND
     NotFound
     └── KeyDestroyed      KEY_DESTROYED: its day is over; what it sealed is deleted (I4)
 

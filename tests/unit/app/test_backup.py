@@ -262,6 +262,52 @@ async def test_a_restore_needs_no_master_key_to_be_there(kept: Path) -> None:
     assert await generation(settings_of(kept), "gateway") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "lost"),
+    [
+        (["serve"], "gateway"),
+        (["init"], "gateway"),
+        (["gateway"], "gateway"),
+        (["relay"], "relay"),
+        (["keys", "status"], "gateway"),
+        (["keys", "rotate"], "gateway"),
+    ],
+)
+def test_a_store_whose_master_key_is_missing_gets_no_new_one(
+    tmp_path: Path, arguments: list[str], lost: str
+) -> None:
+    for store in ("gateway", "registry", "relay"):
+        (tmp_path / "data" / store).mkdir(parents=True)
+        (tmp_path / "data" / store / "data.mdb").touch()
+    if lost == "relay":
+        FileKeyProvider(Layout(tmp_path / "data").master_key("gateway"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    ran = command(tmp_path, *arguments)
+    assert ran.returncode == ExitCode.KEYS
+    assert f"{lost}.key is missing" in ran.stderr
+    assert "put the file back" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+def test_a_restore_says_what_the_start_still_needs(kept: Path) -> None:
+    data = settings_of(kept).data_folder
+    (data / "keys").rename(kept.parent / "elsewhere")
+    ran = command(kept.parent, "restore", "kept")
+    assert ran.stdout.endswith("put the original's files there: data/keys and data/tls\n")
+    shutil.rmtree(data)
+    shutil.copytree(kept.parent / "elsewhere", data / "keys")
+    ran = command(kept.parent, "restore", "kept")
+    assert ran.stdout.endswith("put the original's files there: data/tls\n")
+    for store in ("gateway", "registry"):
+        shutil.rmtree(data / store)
+    (data / "tls").mkdir()
+    (data / "tls" / "ca.crt").touch()
+    ran = command(kept.parent, "restore", "kept")
+    assert "before the start" not in ran.stdout
+    assert ran.returncode == 0
+
+
 @pytest.mark.parametrize("with_keys", [False, True])
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_full_disk_ends_a_restore_with_the_folder_as_it_was(
