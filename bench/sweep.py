@@ -75,13 +75,17 @@ async def swept_stream(
     store: LmdbStore, sweeper: Sweeper, seconds: float, expires_ms: int
 ) -> tuple[list[float], int]:
     """As `stream`, with the sweeper at work; and how many records it removed."""
-    before = sweeper.removed.total()
+    before = await _records(store)
     sweeping = asyncio.create_task(sweeper.run())
     latencies = await stream(store, seconds, expires_ms)
     sweeping.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await sweeping
-    return latencies, sweeper.removed.total() - before
+    return latencies, before + 2 * len(latencies) - await _records(store)
+
+
+async def _records(store: LmdbStore) -> int:
+    return await store.count(LETTERS) + await store.count(REPEATS)
 
 
 async def run(options: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
