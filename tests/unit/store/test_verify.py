@@ -72,6 +72,17 @@ async def test_damage_is_named(
     assert verify(tmp_path).differences == expected
 
 
+async def test_entries_that_a_torn_page_has_cut_are_named(tmp_path: Path) -> None:
+    def cut(txn: Any, dbs: Databases) -> None:
+        for entry in (bytes((LETTERS.number,)), expiry_key(10, LETTERS.number, b"")):
+            txn.put(entry, b"", db=dbs["expiry"])
+
+    await _store_with_two_records(tmp_path)
+    _change(tmp_path, cut)
+    found = Difference(LETTERS.number, b"", "expiry entry without time and key")
+    assert verify(tmp_path).differences == [found, found]
+
+
 async def test_at_most_the_asked_number_of_differences(tmp_path: Path) -> None:
     await _store_with_two_records(tmp_path)
     _change(tmp_path, change_time)

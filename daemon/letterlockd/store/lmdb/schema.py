@@ -25,6 +25,7 @@ import struct
 
 __all__ = [
     "EXPIRY_DB",
+    "EXPIRY_PREFIX_BYTES",
     "HEADER",
     "KIND_KEY",
     "MAX_DATABASES",
@@ -78,7 +79,11 @@ def expiry_key(expires_at_ms: int, number: int, key: bytes) -> bytes:
     return _EXPIRY_PREFIX.pack(number, expires_at_ms) + key
 
 
+EXPIRY_PREFIX_BYTES = _EXPIRY_PREFIX.size
+
+
 def split_expiry_key(entry: bytes) -> tuple[int, int, bytes]:
-    """Expiry time, table number and record key of an `expiry` entry."""
+    """Expiry time, table number and record key of an `expiry` entry, which must be longer than
+    `EXPIRY_PREFIX_BYTES`: only a damaged one is not."""
     number, expires_at_ms = _EXPIRY_PREFIX.unpack_from(entry)
     return expires_at_ms, number, entry[_EXPIRY_PREFIX.size :]

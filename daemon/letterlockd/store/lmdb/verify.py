@@ -20,6 +20,7 @@ import lmdb
 from letterlockd.errors import EnvironmentFault
 from letterlockd.store.lmdb.schema import (
     EXPIRY_DB,
+    EXPIRY_PREFIX_BYTES,
     HEADER,
     META_DB,
     NUMBER,
@@ -141,6 +142,9 @@ class _Walk:
         """Every expiry entry, and that its record exists with that time."""
         for entry, _ in self._txn.cursor(db=self._expiry):
             self.entries += 1
+            if len(entry) <= EXPIRY_PREFIX_BYTES:
+                self._differs(entry[0] if entry else 0, b"", "expiry entry without time and key")
+                continue
             expires_at_ms, number, key = split_expiry_key(entry)
             database = self._tables.get(number)
             record = None if database is None else self._txn.get(key, db=database)
