@@ -4,6 +4,8 @@ QUEUE_FULL, is in tests/unit/gateway/test_sending_rules.py.)"""
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import psutil
@@ -15,7 +17,9 @@ from tests.harness.site import ROLES, site
 
 pytestmark = pytest.mark.faults
 
-SHOP, ANA = "+15590000001", "+15590000002"
+SHOP = "+15590000001"
+USERS = [f"+155900000{n}" for n in range(10, 15)]
+"""So many that what waits for one has room in a mailbox, also where the device reads slowly."""
 TAKEN, MORE, SIZE = 8_000, 2_000, 4_000
 """The first fill what is bounded by numbers: windows, caches. What comes on top has no place in
 memory left."""
@@ -26,32 +30,38 @@ HOURS_MS = 6 * 3_600_000
 
 
 async def test_what_waits_for_the_relay_is_on_disk_and_arrives_in_order(tmp_path: Path) -> None:
-    async with site(tmp_path / "site") as running, user(running, ANA) as ana:
+    async with site(tmp_path / "site") as running, AsyncExitStack() as stack:
+        users = [await stack.enter_async_context(user(running, number)) for number in USERS]
         shop = await open_shop(running, SHOP)
         async with shop.client(retry=PATIENT) as business:
 
-            async def send(first: int, last: int) -> None:
-                texts = (f"{n} ".ljust(SIZE, ".") for n in range(first, last))
-                messages = [OutgoingMessage(ANA, text) for text in texts]
+            async def send(numbers: range) -> None:
+                messages = [
+                    OutgoingMessage(USERS[n % len(USERS)], f"{n} ".ljust(SIZE, "."))
+                    for n in numbers
+                ]
                 async with business.send_many(messages, window=100) as results:
                     async for result in results:
                         assert result.accepted is not None
 
-            async def read(first: int, last: int) -> None:
-                for n in range(first, last):
-                    assert ((await next_message(ana)).text or "").split()[0] == str(n)
+            async def read(reader: int, numbers: range) -> None:
+                for n in numbers[(reader - numbers.start) % len(USERS) :: len(USERS)]:
+                    assert ((await next_message(users[reader])).text or "").split()[0] == str(n)
 
-            await send(0, 1)
-            await read(0, 1)
+            async def all_read(numbers: range) -> None:
+                await asyncio.gather(*(read(reader, numbers) for reader in range(len(users))))
+
+            await send(range(len(users)))
+            await all_read(range(len(users)))
             gateway = running.roles["gateway"].process()
             async with running.roles["relay"].away():
-                await send(1, TAKEN)
+                await send(range(len(users), TAKEN))
                 before = _private_bytes(gateway)
-                await send(TAKEN, TAKEN + MORE)
+                await send(range(TAKEN, TAKEN + MORE))
                 assert _private_bytes(gateway) - before < MOST_GROWTH
                 for role in ROLES:
                     running.set_clock(role, HOURS_MS)
-            await read(1, TAKEN + MORE)
+            await all_read(range(len(users), TAKEN + MORE))
         assert running.roles["gateway"].ends.total() == 0
 
 
