@@ -72,15 +72,24 @@ async def test_damage_is_named(
     assert verify(tmp_path).differences == expected
 
 
-async def test_entries_that_a_torn_page_has_cut_are_named(tmp_path: Path) -> None:
-    def cut(txn: Any, dbs: Databases) -> None:
-        for entry in (bytes((LETTERS.number,)), expiry_key(10, LETTERS.number, b"")):
-            txn.put(entry, b"", db=dbs["expiry"])
+def cut_entries(txn: Any, dbs: Databases) -> None:
+    for entry in (bytes((LETTERS.number,)), expiry_key(10, LETTERS.number, b"")):
+        txn.put(entry, b"", db=dbs["expiry"])
 
+
+async def test_entries_that_a_torn_page_has_cut_are_named(tmp_path: Path) -> None:
     await _store_with_two_records(tmp_path)
-    _change(tmp_path, cut)
+    _change(tmp_path, cut_entries)
     found = Difference(LETTERS.number, b"", "expiry entry without time and key")
     assert verify(tmp_path).differences == [found, found]
+
+
+async def test_what_is_due_is_not_told_from_a_cut_entry(tmp_path: Path) -> None:
+    await _store_with_two_records(tmp_path)
+    _change(tmp_path, cut_entries)
+    async with opened(tmp_path) as store:
+        with pytest.raises(EnvironmentFault, match="run verify"):
+            await store.due(LETTERS, 10, limit=5)
 
 
 async def test_at_most_the_asked_number_of_differences(tmp_path: Path) -> None:
@@ -93,7 +102,7 @@ async def test_at_most_the_asked_number_of_differences(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("damage", [drop_record, change_time])
+@pytest.mark.parametrize("damage", [drop_record, change_time, cut_entries])
 async def test_sweeping_does_not_remove_on_the_word_of_a_wrong_entry(
     tmp_path: Path, damage: Callable[[Any, Databases], None]
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import lmdb
 
+from letterlockd.errors import EnvironmentFault
 from letterlockd.store.lmdb.schema import EXPIRY_DB, HEADER, expiry_key, split_expiry_key, table_db
 from letterlockd.store.port import Record, StoreUnavailable, Table
 
@@ -85,7 +86,7 @@ class Reader:
         with self._snapshot() as txn, txn.cursor(db=self._expiry) as cursor:
             cursor.set_range(after + b"\0" if after else expiry_key(0, number, b""))
             for entry in cursor.iternext(keys=True, values=False):
-                expires_at_ms, entry_number, key = split_expiry_key(entry)
+                expires_at_ms, entry_number, key = _split(entry)
                 if entry_number != number or expires_at_ms > now_ms:
                     return found, b""
                 if len(found) == limit or taken > _SCAN_BYTES:
@@ -130,6 +131,13 @@ class Reader:
 
 def _record(stored: bytes | None) -> Record | None:
     return None if stored is None else _present(stored)
+
+
+def _split(entry: bytes) -> tuple[int, int, bytes]:
+    try:
+        return split_expiry_key(entry)
+    except EnvironmentFault as fault:
+        raise StoreUnavailable(fault.message) from None
 
 
 def _present(stored: bytes) -> Record:

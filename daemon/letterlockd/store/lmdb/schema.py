@@ -23,9 +23,10 @@ from __future__ import annotations
 
 import struct
 
+from letterlockd.errors import EnvironmentFault
+
 __all__ = [
     "EXPIRY_DB",
-    "EXPIRY_PREFIX_BYTES",
     "HEADER",
     "KIND_KEY",
     "MAX_DATABASES",
@@ -79,11 +80,12 @@ def expiry_key(expires_at_ms: int, number: int, key: bytes) -> bytes:
     return _EXPIRY_PREFIX.pack(number, expires_at_ms) + key
 
 
-EXPIRY_PREFIX_BYTES = _EXPIRY_PREFIX.size
-
-
 def split_expiry_key(entry: bytes) -> tuple[int, int, bytes]:
-    """Expiry time, table number and record key of an `expiry` entry, which must be longer than
-    `EXPIRY_PREFIX_BYTES`: only a damaged one is not."""
+    """Expiry time, table number and record key of an `expiry` entry. Raises `EnvironmentFault`
+    (STORAGE_DAMAGED) for one that a torn page has cut."""
+    if len(entry) <= _EXPIRY_PREFIX.size:
+        raise EnvironmentFault(
+            "an expiry entry without time and key; run verify", reason="STORAGE_DAMAGED"
+        )
     number, expires_at_ms = _EXPIRY_PREFIX.unpack_from(entry)
     return expires_at_ms, number, entry[_EXPIRY_PREFIX.size :]

@@ -20,7 +20,6 @@ import lmdb
 from letterlockd.errors import EnvironmentFault
 from letterlockd.store.lmdb.schema import (
     EXPIRY_DB,
-    EXPIRY_PREFIX_BYTES,
     HEADER,
     META_DB,
     NUMBER,
@@ -142,10 +141,11 @@ class _Walk:
         """Every expiry entry, and that its record exists with that time."""
         for entry, _ in self._txn.cursor(db=self._expiry):
             self.entries += 1
-            if len(entry) <= EXPIRY_PREFIX_BYTES:
+            try:
+                expires_at_ms, number, key = split_expiry_key(entry)
+            except EnvironmentFault:
                 self._differs(entry[0] if entry else 0, b"", "expiry entry without time and key")
                 continue
-            expires_at_ms, number, key = split_expiry_key(entry)
             database = self._tables.get(number)
             record = None if database is None else self._txn.get(key, db=database)
             if record is None:
