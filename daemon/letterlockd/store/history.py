@@ -62,11 +62,11 @@ class History:
     async def open(cls, store: Store, position: Callable[[], int]) -> Self:
         """Read it, and note the position if none is waiting to be agreed with. `position`: the
         store's, now."""
-        found = await store.get_many(HISTORY, [GENERATION, _SETTLED, _OPENED_AT])
+        keys = [GENERATION, _SETTLED, _OPENED_AT, _RELAY_MARK]
+        *numbers, mark = await store.get_many(HISTORY, keys)
         generation, settled, opened_at = (
-            None if record is None else int.from_bytes(record.value, "big") for record in found
+            None if record is None else int.from_bytes(record.value, "big") for record in numbers
         )
-        mark = await store.get(HISTORY, _RELAY_MARK)
         history = cls(
             store,
             position,
