@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 from grpc_status import rpc_status
 from letterlock.relay.v1 import accounts_pb2, accounts_pb2_grpc, keys_pb2, keys_pb2_grpc
 
-from letterlockd.errors import CallerError, EnvironmentFault, LetterlockError
+from letterlockd.errors import AlreadyExists, CallerError, EnvironmentFault, LetterlockError
 from letterlockd.model.ids import AccountId
 
 __all__ = ["RelayCalls", "RelayUnavailable"]
@@ -28,9 +28,6 @@ _RETRY_AFTER_MS = 2_000
 """What first contacts are told while the relay is away; reconnecting takes about that long."""
 
 _Response = TypeVar("_Response")
-
-_TOLD = {"ALREADY_EXISTS": "the number is registered at the relay already"}
-"""What the caller is told in place of the relay's words, by reason."""
 
 _AWAY = frozenset(
     {
@@ -100,8 +97,14 @@ class RelayCalls:
     async def register_business_number(
         self, request: accounts_pb2.RegisterBusinessNumberRequest
     ) -> AccountId:
-        """The account of a business number; the same for the same identity key."""
-        response = await self._call(self._accounts.RegisterBusinessNumber, request)
+        """The account of a business number; the same for the same identity key. Raises
+        `AlreadyExists` for a user's number."""
+        try:
+            response = await self._call(self._accounts.RegisterBusinessNumber, request)
+        except CallerError as refused:
+            if refused.reason != AlreadyExists.reason:
+                raise
+            raise AlreadyExists("the number is registered at the relay already") from None
         return AccountId(response.account_id)
 
     async def set_retention(self, account: AccountId, retention_ms: int) -> None:
@@ -134,5 +137,4 @@ def translated(error: grpc.aio.AioRpcError) -> LetterlockError:
     if info.domain != "letterlock" or error.code() in _AWAY:
         return RelayUnavailable()
     retry_ms = retry.retry_delay.ToMilliseconds() or None
-    told = _TOLD.get(info.reason, "the relay refused the call")
-    return CallerError(told, reason=info.reason, retry_after_ms=retry_ms)
+    return CallerError("the relay refused the call", reason=info.reason, retry_after_ms=retry_ms)
