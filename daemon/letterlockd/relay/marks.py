@@ -19,6 +19,8 @@ import hmac
 import struct
 from collections.abc import AsyncIterator, Callable
 
+from letterlock.relay.v1.mailbox_pb2 import ConnectResponse
+
 from letterlockd.clock import Clock
 from letterlockd.sealing.keyring import STORE_SCOPE, Keyring
 from letterlockd.sealing.seal import subkey
@@ -29,7 +31,7 @@ __all__ = ["Marks"]
 _MARK_SECONDS = 1.0
 _PLACE = struct.Struct(">QQ8s")
 _TAG_BYTES = 16
-_FIELD = b"\x32"  # ConnectResponse.store_mark: field 6, length-delimited
+_FIELD = bytes((ConnectResponse.STORE_MARK_FIELD_NUMBER << 3 | 2,))  # length-delimited
 _RUN_BYTES = 8
 
 
