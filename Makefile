@@ -69,8 +69,7 @@ clean:
 	rm -rf $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 
-# CI sets LETTERLOCK_REQUIRE_TOOLCHAINS=1: there a missing toolchain, or a right that a test needs, is
-# a failure, not a skip.
+# CI sets LETTERLOCK_REQUIRE_TOOLCHAINS=1: there a missing toolchain is a failure, not a skip.
 toolchains:
 	@if [[ "$${LETTERLOCK_REQUIRE_TOOLCHAINS:-}" == 1 && -z "$(NPM)" ]]; then \
 		echo "Node with npm is required here, and is missing" >&2; exit 1; fi
