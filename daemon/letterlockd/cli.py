@@ -10,7 +10,8 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,32 @@ _Command = Callable[..., None]
 _MAX_WAIT_SECONDS = 86_400
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _OneLine(click.Group):
+    """The root: what was typed wrongly is told in one line, as every other fault is."""
+
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        with _usage():
+            return super().make_context(*arguments, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _usage():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        told = " ".join(error.format_message().split()).rstrip(".")
+        where = "" if error.ctx is None else f" (`{error.ctx.command_path} --help`)"
+        click.echo(f"letterlockd: {told}{where}", err=True)
+        sys.exit(error.exit_code)
+
+
+@click.group(cls=_OneLine, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("letterlock"), prog_name="letterlockd")
 def main() -> None:
     """Letterlock's daemon: a gateway that speaks end-to-end encryption for businesses, and the

@@ -56,6 +56,23 @@ def test_init_makes_the_settings_file_that_is_named(tmp_path: Path) -> None:
     assert (tmp_path / "etc" / "d" / "keys").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--bogus",), "No such option '--bogus'"),
+        (("nope",), "No such command 'nope'"),
+        (("backup",), "Missing argument 'DESTINATION'"),
+        (("keys", "rotate", "--wait", "-4"), "'--wait': must be 0 to 86400 seconds"),
+    ],
+)
+def test_what_is_typed_wrongly_is_told_in_one_line(arguments: tuple[str, ...], told: str) -> None:
+    ran = CliRunner().invoke(main, arguments)
+    assert (ran.exit_code, ran.stdout) == (ExitCode.USAGE, "")
+    assert told in ran.stderr
+    assert "--help`)" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
 def test_init_leaves_a_folder_of_something_else_alone(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -18,8 +18,25 @@ from letterlock.business.client import BusinessClient
 from letterlock.business.events import Event, status_name
 from letterlock.cli.device import find_code, is_message, recipient
 from letterlock.cli.explain import explain
-from letterlock.cli.output import Output, cell, error_line, event_row, exit_code, moment, table
-from letterlock.cli.settings import Settings, profile_path, read_profile, save_number, save_token
+from letterlock.cli.output import (
+    Output,
+    cell,
+    error_line,
+    event_row,
+    exit_code,
+    message_row,
+    moment,
+    table,
+)
+from letterlock.cli.settings import (
+    Settings,
+    forget_business,
+    forget_number,
+    profile_path,
+    read_profile,
+    save_number,
+    save_token,
+)
 from letterlock.cli.watch import watch_row
 from letterlock.content.v1 import content_pb2
 from letterlock.device.device import Device
@@ -36,7 +53,7 @@ from letterlock.errors import (
     Unavailable,
     UnknownRecipient,
 )
-from letterlock.v1 import messaging_pb2
+from letterlock.v1 import errors_pb2, messaging_pb2
 
 from tests.harness.fakes_relay import CODE, ConnectPlan, FakeRelay, serving_relay
 from tests.harness.fakes_sdk import NUMBER, TOKEN, FakeGateway, serving
@@ -121,6 +138,12 @@ def test_tokens_are_kept_in_the_profile_and_found_there(
     assert settings.ca == '/a "quoted" path'
     assert Settings(given_gateway="given:2", profile=read_profile()).gateway == "given:2"
     assert "ken" not in repr(settings)
+    assert forget_number("+49333333") is None
+    assert forget_number("+49222222") == profile_path()
+    assert forget_business("c" * 32) is None
+    assert forget_business("a" * 32) == profile_path()
+    assert read_profile()["tokens"] == {"b" * 32: "other", USER: "other"}
+    assert read_profile()["gateway"] == "example:1"
     profile_path().write_text("not toml at all")
     with pytest.raises(InvalidRequest, match="profile"):
         read_profile()
@@ -184,9 +207,14 @@ def test_every_kind_of_event_has_a_row() -> None:
         assert (row["kind"], row["user_id"]) == (kind, "f" * 32)
     failed = messaging_pb2.Event(event_id="e")
     failed.status.status = messaging_pb2.MESSAGE_STATUS_FAILED
+    failed.status.failure.hop = messaging_pb2.HOP_RELAY
+    failed.status.failure.reason = errors_pb2.ERROR_REASON_MAILBOX_FULL
     failed.status.failure.retryable = True
     row = event_row(Event(failed, lambda _: None))
-    assert (row["status"], row["failure"]) == ("FAILED", {"retryable": True})
+    why = {"hop": "RELAY", "reason": "MAILBOX_FULL", "retryable": True}
+    assert (row["status"], row["failure"]) == ("FAILED", why)
+    kept = messaging_pb2.Message(status=failed.status.status, failure=failed.status.failure)
+    assert message_row(kept) == {"status": "FAILED", "failure": why}
     assert event_row(Event(messaging_pb2.Event(event_id="e"), lambda _: None))["kind"] == ""
     assert Event(failed, lambda _: None).status_name == "FAILED"
     assert Event(messaging_pb2.Event(), lambda _: None).status_name is None

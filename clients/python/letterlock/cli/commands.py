@@ -28,6 +28,8 @@ from letterlock.cli.settings import (
     DEFAULT_DATA,
     Settings,
     check_recipient,
+    forget_business,
+    forget_number,
     read_profile,
     save_number,
     save_token,
@@ -185,6 +187,8 @@ def business_delete(context: Context, business_id: str, yes: bool) -> None:
     make_sure(yes, look, "its tokens, numbers, keys and messages")
     run_command(delete())
     context.out.note("deleted")
+    if (path := forget_business(business_id)) is not None:
+        context.out.note(f"its token in {path} is gone, too")
 
 
 @main.command("audit")
@@ -237,6 +241,8 @@ def number_remove(context: Context, business_id: str, phone_number: str, yes: bo
 
     make_sure(yes, look, "its keys, sessions and messages")
     context.out.row(business_row(run_command(remove())))
+    if (path := forget_number(phone_number)) is not None:
+        context.out.note(f"{path} has no token for this number any more")
 
 
 @main.group()

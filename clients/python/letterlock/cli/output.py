@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from letterlock.business.events import Event, status_name
+from letterlock.enums import enum_name
 from letterlock.errors import (
     AccessDenied,
     Busy,
@@ -30,6 +31,7 @@ from letterlock.errors import (
     Unavailable,
     UnknownRecipient,
 )
+from letterlock.faults import reason_name
 from letterlock.v1 import messaging_pb2
 
 EXIT_CODES: tuple[tuple[type[LetterlockError], int], ...] = (
@@ -157,7 +159,7 @@ def event_row(event: Event) -> dict[str, object]:
             "status": event.status_name,
         }
         if event.status.HasField("failure"):
-            row["failure"] = values(event.status.failure)
+            row["failure"] = failure_row(event.status.failure)
     elif event.identity_change is not None:
         row |= {
             "user_id": event.identity_change.user_id,
@@ -175,7 +177,19 @@ def event_row(event: Event) -> dict[str, object]:
 
 def message_row(message: messaging_pb2.Message) -> dict[str, object]:
     """A sent message and how far it has come, in one line."""
-    return values(message) | {"status": status_name(message.status)}
+    row = values(message) | {"status": status_name(message.status)}
+    if message.HasField("failure"):
+        row["failure"] = failure_row(message.failure)
+    return row
+
+
+def failure_row(failure: messaging_pb2.Failure) -> dict[str, object]:
+    """Why a message failed: where, for which reason, and whether a new attempt may succeed."""
+    return {
+        "hop": enum_name(messaging_pb2.Hop, failure.hop, "HOP_"),
+        "reason": reason_name(failure.reason),
+        "retryable": failure.retryable,
+    }
 
 
 def digits_in_groups(digits: str) -> str:

@@ -88,9 +88,7 @@ class Settings:
     def business_token(self, number: str) -> str:
         """The token of a business number. Raises InvalidRequest."""
         check_phone_number(number)
-        tokens = self.profile.get("tokens")
-        known = tokens.get(number) if isinstance(tokens, Mapping) else None
-        token = self.given_token or known
+        token = self.given_token or _tokens(self.profile).get(number)
         if not isinstance(token, str):
             limit = "--token, LETTERLOCK_TOKEN, or `letterlock token issue --save BUSINESS_ID`"
             raise InvalidRequest("no token for this number", field="token", limit=limit)
@@ -143,19 +141,42 @@ def save_token(business_id: str, numbers: Iterable[str], token: str) -> Path:
 def save_number(business_id: str, number: str) -> Path | None:
     """Have the token that is kept for a business serve a new number of it, too. Gives the
     profile's path; None where no token is kept."""
-    tokens = read_profile().get("tokens")
-    token = tokens.get(business_id) if isinstance(tokens, Mapping) else None
+    token = _tokens(read_profile()).get(business_id)
     return _save_tokens({number: token}) if isinstance(token, str) else None
 
 
+def forget_business(business_id: str) -> Path | None:
+    """Drop the token that is kept for a business, and for its numbers. Gives the profile's path;
+    None where none is kept."""
+    known = _tokens(read_profile())
+    if (token := known.get(business_id)) is None:
+        return None
+    return _write_tokens({name: kept for name, kept in known.items() if kept != token})
+
+
+def forget_number(number: str) -> Path | None:
+    """Drop the token that is kept for a number. Gives the profile's path; None where none is."""
+    known = _tokens(read_profile())
+    if known.pop(number, None) is None:
+        return None
+    return _write_tokens(known)
+
+
 def _save_tokens(tokens: Mapping[str, str]) -> Path:
-    profile = read_profile()
+    return _write_tokens(_tokens(read_profile()) | dict(tokens))
+
+
+def _tokens(profile: Mapping[str, object]) -> dict[str, object]:
     known = profile.get("tokens")
-    merged = {**(known if isinstance(known, Mapping) else {}), **tokens}
+    return dict(known) if isinstance(known, Mapping) else {}
+
+
+def _write_tokens(tokens: Mapping[str, object]) -> Path:
+    profile = read_profile()
     lines = [
         f"{key} = {json.dumps(value)}" for key, value in profile.items() if isinstance(value, str)
     ]
-    lines += ["", "[tokens]", *(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in merged.items())]
+    lines += ["", "[tokens]", *(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in tokens.items())]
     path = profile_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".new")
