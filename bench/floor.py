@@ -32,9 +32,10 @@ from letterlockd import collector
 from bench import hop, measure
 from bench.ledger import Ledger
 from bench.measure import Spread
-from bench.relay import DEVICES_A_CHANNEL, relay_hop
+from bench.relay import DEVICES_A_CHANNEL, local_channel, relay_hop
 from bench.row import Row, Sizes
 
+_SOCKET = "floor.sock"
 _SERVICE, _METHOD = "bench.Floor", "Connect"
 _PLACE = struct.Struct(">I")
 _GATEWAY = b"gateway"
@@ -101,7 +102,7 @@ async def serve(folder: Path) -> None:
     )
     handler = grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: method})
     server.add_generic_rpc_handlers((handler,))
-    server.add_insecure_port(f"unix:{folder / 'floor.sock'}")
+    server.add_insecure_port(f"unix:{folder / _SOCKET}")
     await server.start()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -171,12 +172,12 @@ async def floor_hop(sizes: Sizes) -> AsyncIterator[FloorHop]:
         await process.stdout.readline()
         try:
             async with asyncio.TaskGroup() as tasks:
-                gateway = await _opened(_channel(folder, 0), _GATEWAY)
+                gateway = await _opened(local_channel(folder / _SOCKET, 0), _GATEWAY)
                 side = FloorHop(process.pid, gateway, sizes.mailboxes)
                 running = [tasks.create_task(side.run_gateway())]
                 for place in range(sizes.mailboxes):
                     if place % DEVICES_A_CHANNEL == 0:
-                        channel = _channel(folder, 1 + place)
+                        channel = local_channel(folder / _SOCKET, 1 + place)
                     call = await _opened(channel, _PLACE.pack(place))
                     running.append(tasks.create_task(side.run_device(call)))
                 yield side
@@ -185,11 +186,6 @@ async def floor_hop(sizes: Sizes) -> AsyncIterator[FloorHop]:
         finally:
             process.terminate()
             await process.wait()
-
-
-def _channel(folder: Path, number: int) -> grpc.aio.Channel:
-    options = [("grpc.use_local_subchannel_pool", 1), ("bench.number", number)]
-    return grpc.aio.insecure_channel(f"unix:{folder / 'floor.sock'}", options=options)
 
 
 async def _opened(channel: grpc.aio.Channel, first: bytes) -> _Call:

@@ -167,7 +167,7 @@ async def relay_hop(sizes: Sizes) -> AsyncIterator[RelayHop]:
     with tempfile.TemporaryDirectory(dir=sizes.folder) as name:
         folder = Path(name)
         async with _process(folder) as pids, asyncio.TaskGroup() as tasks:
-            channel = _channel(folder, 0)
+            channel = local_channel(folder / SOCKET, 0)
             client = _client(folder, channel)
             sender = (await client.business()).account_id
             gateway = await _connected(channel, GATEWAY, window=10_000)
@@ -177,7 +177,7 @@ async def relay_hop(sizes: Sizes) -> AsyncIterator[RelayHop]:
             identity = Identity()  # one for all, and its keys: nobody encrypts here
             upload = identity.upload()
             channels = [
-                _channel(folder, 1 + place)
+                local_channel(folder / SOCKET, 1 + place)
                 for place in range(-(-sizes.mailboxes // DEVICES_A_CHANNEL))
             ]
 
@@ -204,9 +204,10 @@ async def relay(sizes: Sizes) -> AsyncIterator[Row]:
             yield row
 
 
-def _channel(folder: Path, number: int) -> grpc.aio.Channel:
+def local_channel(socket: Path, number: int) -> grpc.aio.Channel:
+    """A channel with a connection of its own: each `number` is another one."""
     options = [("grpc.use_local_subchannel_pool", 1), ("bench.number", number)]
-    return grpc.aio.insecure_channel(f"unix:{folder / SOCKET}", options=options)
+    return grpc.aio.insecure_channel(f"unix:{socket}", options=options)
 
 
 def _client(folder: Path, channel: grpc.aio.Channel) -> RelayClient:

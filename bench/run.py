@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import uvloop
+from letterlockd.rpc.faults import leaves
 from rich.console import Console
 
 from bench import measure, workloads
@@ -117,6 +118,4 @@ def _print_line(name: str, row: Row) -> None:
 
 def ledger_error(error: BaseException) -> LedgerError | None:
     """The first one in an error or in the groups of tasks that it came through."""
-    if isinstance(error, BaseExceptionGroup):
-        return next((found for one in error.exceptions if (found := ledger_error(one))), None)
-    return error if isinstance(error, LedgerError) else None
+    return next((one for one in leaves(error) if isinstance(one, LedgerError)), None)

@@ -166,14 +166,19 @@ def test_a_backup_that_is_killed_has_no_name(made: Path, tmp_path: Path) -> None
     assert "not in it: keys/" in done.stdout
 
 
-def test_a_full_disk_ends_a_backup_cleanly(made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made / "data", tmp_path / "data")
-    limited = f"ulimit -f 16; exec {sys.executable} -m letterlockd backup new --data data"
+def fails_on_a_full_disk(folder: Path, blocks: int, arguments: str) -> None:
+    """Run where no file may have more than so many KiB."""
+    limited = f"ulimit -f {blocks}; exec {sys.executable} -m letterlockd {arguments} --data data"
     ran = subprocess.run(
-        ["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True, check=False
+        ["bash", "-c", limited], cwd=folder, capture_output=True, text=True, check=False
     )
     assert ran.returncode == ExitCode.DATA_FOLDER, ran.stderr
     assert "cannot be written" in ran.stderr
+
+
+def test_a_full_disk_ends_a_backup_cleanly(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "data", tmp_path / "data")
+    fails_on_a_full_disk(tmp_path, 16, "backup new")
     assert {path.name for path in tmp_path.iterdir()} == {"data"}
 
 
@@ -317,12 +322,7 @@ def test_a_full_disk_ends_a_restore_with_the_folder_as_it_was(
     backup(made / "data", tmp_path / "kept", with_keys=with_keys, program="test")
     largest = max(file.stat().st_size for file in (tmp_path / "kept").rglob("data.mdb"))
     blocks = -(-largest // 1_024) if copied else 16
-    limited = f"ulimit -f {blocks}; exec {sys.executable} -m letterlockd restore kept --data data"
-    ran = subprocess.run(
-        ["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == ExitCode.DATA_FOLDER, ran.stderr
-    assert "cannot be written" in ran.stderr
+    fails_on_a_full_disk(tmp_path, blocks, "restore kept")
     assert {path.name for path in tmp_path.iterdir()} == {"kept"}
     done = command(tmp_path, "restore", "kept")
     assert done.returncode == 0, done.stderr
