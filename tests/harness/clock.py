@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections.abc import Callable
 
 
 class FakeClock:
@@ -50,3 +51,9 @@ async def settle(turns: int = 20) -> None:
     """Let tasks run that wait for nothing but the loop."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let tasks run until the condition is true; the test's own time-out is the bound."""
+    while not condition():
+        await settle(1)

@@ -39,7 +39,7 @@ from letterlockd.traces import Traces
 from letterlockd.uplink import open_channel
 from letterlockd.workers.execute import execute
 
-from tests.harness.clock import settle
+from tests.harness.clock import until
 from tests.harness.relay import GATEWAY, Running, memory_store, running_relay
 
 BUSINESS = BusinessId(b"b" * 16)
@@ -296,8 +296,7 @@ class World:
 
 async def outbox_empty(gateway: Gateway) -> None:
     """Wait until the relay's answers are committed: a device, and its receipt, may be faster."""
-    while gateway.outbox.count:
-        await settle(1)
+    await until(lambda: not gateway.outbox.count)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -28,7 +28,7 @@ from letterlockd.store.port import Delete, Put
 from tripleratchet import CiphertextMessage, DecryptionError, plaintext_content
 from tripleratchet.messages import PreKeySignalMessage
 
-from tests.harness.clock import settle
+from tests.harness.clock import settle, until
 from tests.harness.conversations import text_payload
 from tests.harness.gateway import (
     Business,
@@ -44,11 +44,6 @@ from tests.harness.people import forget_sessions
 USER = "+4915112345678"
 _Reason = api.UndecryptableMessage
 DELIVERED, FAILED = api.MESSAGE_STATUS_DELIVERED, api.MESSAGE_STATUS_FAILED
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await settle(1)
 
 
 def damage(envelope: mailbox_pb2.Envelope) -> None:

@@ -13,7 +13,7 @@ from letterlockd.model.ids import AccountId
 from letterlockd.records.v1.inbox_pb2 import StoredEvent
 from letterlockd.store.port import Delete
 
-from tests.harness.clock import settle
+from tests.harness.clock import until
 from tests.harness.gateway import GatewayStore, World, gateway_store, message, reading
 from tests.harness.relay import submission
 
@@ -40,11 +40,6 @@ class Tap:
 
 def undecryptable(events: Sequence[StoredEvent]) -> list[StoredEvent]:
     return [event for event in events if event.HasField("undecryptable")]
-
-
-async def until(condition: Any) -> None:
-    while not condition():
-        await settle(1)
 
 
 @pytest.mark.parametrize("kind", [2, 3])

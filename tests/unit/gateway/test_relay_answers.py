@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -13,16 +13,11 @@ from letterlockd.gateway.room import Gateway
 from letterlockd.store.memory import MemoryStore
 from letterlockd.uplink import Answered
 
-from tests.harness.clock import settle
+from tests.harness.clock import until
 from tests.harness.gateway import World, message, reading
 
 USER = "+4915112345678"
 Reason = errors_pb2.ErrorReason.ValueType
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await settle(1)
 
 
 class Refusing:

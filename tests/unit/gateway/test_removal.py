@@ -18,7 +18,7 @@ from letterlockd.sealing import keyring
 from letterlockd.store.port import Put
 from letterlockd.uplink import RelayUnavailable
 
-from tests.harness.clock import settle
+from tests.harness.clock import until
 from tests.harness.gateway import (
     NUMBER,
     Business,
@@ -144,8 +144,7 @@ async def test_a_removal_does_not_wait_for_a_repair_that_it_overtook(
         monkeypatch.setattr(relay, "fetch_bundles", slow)
         await world.device(of=first)
         await business.send(message("k2", to=USER))
-        while not removing:
-            await settle()
+        await until(lambda: bool(removing))
         async with asyncio.timeout(10):
             await removing[0]
         assert await rows_with(store, account) == []

@@ -21,9 +21,9 @@ from letterlockd.records.v1 import jobs_pb2 as jobs
 from letterlockd.records.v1.gateway_pb2 import NumberRecord
 from letterlockd.sealing.keyring import DAY_MS
 
-from tests.harness.clock import FakeClock, settle
+from tests.harness.clock import FakeClock, settle, until
 from tests.harness.gateway import Business, GatewayStore, World, gateway_store, running_world
-from tests.unit.gateway.test_incoming import Tap, forget, until
+from tests.unit.gateway.test_incoming import Tap, forget
 
 USER = "+4915112345678"
 WEEK, GRACE = Schedule(7 * DAY_MS, 30 * DAY_MS).rotation_ms, 30 * DAY_MS

@@ -14,7 +14,7 @@ from letterlockd.gateway.sending import Sending
 from letterlockd.records.v1.gateway_pb2 import OutboxRecord
 from letterlockd.uplink import Answered
 
-from tests.harness.clock import FakeClock, settle
+from tests.harness.clock import FakeClock, settle, until
 
 FULL = errors_pb2.ERROR_REASON_STORAGE_FULL
 CHANGED = errors_pb2.ERROR_REASON_DEVICES_CHANGED
@@ -53,8 +53,7 @@ class Around:
         await settle()
 
     async def offers(self, *expected: int) -> None:
-        while len(self.offered) < len(expected):
-            await settle(1)
+        await until(lambda: len(self.offered) >= len(expected))
         assert self.offered == list(expected)
         self.offered.clear()
 

@@ -11,7 +11,7 @@ from letterlockd.errors import NotFound
 from letterlockd.gateway.settings import GatewaySettings
 from letterlockd.model.ids import MessageId
 
-from tests.harness.clock import settle
+from tests.harness.clock import settle, until
 from tests.harness.gateway import Answers, LocalPool, World, gateway_store, message, reading
 
 USER = "+4915112345678"
@@ -150,8 +150,7 @@ async def test_what_a_user_sends_to_a_full_disk_comes_later(world: World) -> Non
         store.full = True
         for text in ("a", "b"):
             await reader.device.send_text(reader.business, text)
-        while store.refused == refused:
-            await settle(1)
+        await until(lambda: store.refused != refused)
         store.full = False
         events = await business.inbound(2)
         assert [event.inbound.device_id for event in events] == [1, 1]

@@ -13,7 +13,7 @@ from letterlockd.records.v1 import jobs_pb2
 from letterlockd.store.port import Commit, CommitConflict, Outcome, Put, StoreFull, StoreUnavailable
 from letterlockd.workers.outcome import WorkerLost
 
-from tests.harness.clock import settle
+from tests.harness.clock import settle, until
 from tests.harness.gateway import (
     GatewayStore,
     LocalPool,
@@ -179,18 +179,15 @@ async def test_a_turn_ends_as_its_own_commit_does_beside_one_that_finds_no_space
         pool.held = asyncio.Event()
         jobs = pool.jobs
         under_way = [asyncio.create_task(business.send(message("1", to=users[1])))]
-        while pool.jobs < jobs + 1:
-            await settle(1)
+        await until(lambda: pool.jobs > jobs)
         under_way.append(asyncio.create_task(business.send(message("2", to=users[2]))))
-        while pool.jobs < jobs + 2:
-            await settle(1)
+        await until(lambda: pool.jobs > jobs + 1)
         reader = readers[0]
         await reader.device.send_text(reader.business, "told")
         await reader.device.send_read_receipt(reader.business, [reader.messages[0].message_id])
         under_way.append(asyncio.create_task(business.send(message("3", to=users[3]))))
         (lane,) = gateway.lanes._lanes
-        while sum(map(len, lane._turns._queues.values())) < 3:
-            await settle(1)
+        await until(lambda: sum(map(len, lane._turns._queues.values())) >= 3)
         store.half_full = True
         pool.held.set()
         for sending in under_way:

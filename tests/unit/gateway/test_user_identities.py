@@ -19,7 +19,7 @@ from letterlockd.model.ids import Pseudonym
 from letterlockd.records.v1 import jobs_pb2 as jobs
 from letterlockd.records.v1.inbox_pb2 import StoredEvent
 
-from tests.harness.clock import FakeClock, settle
+from tests.harness.clock import FakeClock, until
 from tests.harness.gateway import (
     Business,
     GatewayStore,
@@ -56,8 +56,7 @@ class Shop:
 
     async def held(self, count: int) -> None:
         """Wait until so many messages are held."""
-        while self.gateway.held.count != count:
-            await settle(1)
+        await until(lambda: self.gateway.held.count == count)
 
     async def changes(self, count: int) -> list[StoredEvent]:
         def found(events: list[StoredEvent]) -> list[StoredEvent]:

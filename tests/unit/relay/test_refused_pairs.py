@@ -19,7 +19,7 @@ from letterlockd.store.history import HISTORY
 from letterlockd.store.memory import MemoryStore
 from letterlockd.store.port import Commit, Outcome, StoreFull
 
-from tests.harness.clock import FakeClock, settle
+from tests.harness.clock import FakeClock, until
 from tests.harness.relay import GATEWAY, Running, memory_store, running_relay, submission
 
 FULL = errors_pb2.ERROR_REASON_STORAGE_FULL
@@ -122,8 +122,7 @@ async def test_what_is_staged_behind_a_refused_batch_is_refused_with_it(
         await gateway.submit(sent[0])
         await store.reached.wait()
         await gateway.submit(sent[1])
-        while running.relay.mailing.waiting < 2:
-            await settle(1)
+        await until(lambda: running.relay.mailing.waiting >= 2)
         store.go.set()
         results: list[mailbox_pb2.SubmissionResult] = []
         while len(results) < 2:
