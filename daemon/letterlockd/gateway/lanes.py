@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from letterlockd import failpoints
 from letterlockd.clock import Clock
@@ -232,12 +232,12 @@ class Lane:
             if commit and not turn.draft.advances
         ]
         with_news = [
-            desk.progress.record_with(turn.draft.advances, commit)
+            _or_full(desk.progress.record_with, turn.draft.advances, commit)
             for turn, commit in zip(turns, commits, strict=True)
             if turn.draft.advances
         ]
         of_plain, of_news = await asyncio.gather(
-            _or_full(desk.store.commit(plain)), asyncio.gather(*map(_or_full, with_news))
+            _or_full(desk.store.commit, plain), asyncio.gather(*with_news)
         )
         for flow in flows:
             failpoints.hit(f"gateway.{flow}.after_commit")
@@ -286,12 +286,15 @@ class Lane:
 
 
 _E = TypeVar("_E")
+_P = ParamSpec("_P")
 
 
-async def _or_full(commit: Awaitable[_E]) -> _E | StoreFull:
-    """What a commit came to, when it came to it."""
+async def _or_full(
+    commit: Callable[_P, Awaitable[_E]], *arguments: _P.args, **named: _P.kwargs
+) -> _E | StoreFull:
+    """What a commit comes to. It begins in here: a lane may be ended before this does."""
     try:
-        return await commit
+        return await commit(*arguments, **named)
     except StoreFull as full:
         return full
 

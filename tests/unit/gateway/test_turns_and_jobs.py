@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 
 import pytest
 from letterlock.v1 import errors_pb2
 from letterlock.v1 import messaging_pb2 as api
+from letterlockd import failpoints
 from letterlockd.gateway import lanes, tables
 from letterlockd.records.v1 import jobs_pb2
 from letterlockd.store.port import Commit, CommitConflict, Outcome, Put, StoreFull, StoreUnavailable
@@ -197,6 +199,27 @@ async def test_a_turn_ends_as_its_own_commit_does_beside_one_that_finds_no_space
         await business.status(known[0].accepted.message_id, api.MESSAGE_STATUS_READ)
         assert gateway.counters.conflicts == 0
         assert gateway.counters.duplicates == 0
+
+
+async def test_a_lane_that_is_ended_before_its_commit_begins_leaves_nothing_begun(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(point: str) -> None:
+        task = asyncio.current_task()
+        if point == "gateway.outbound.before_commit" and task is not None:
+            task.cancel()
+            ended.append(task)
+
+    ended: list[asyncio.Task[object]] = []
+    await world.device(USER)
+    async with world.gateway() as gateway:
+        business = await world.business(gateway)
+        monkeypatch.setattr(failpoints, "hit", end)
+        sending = asyncio.create_task(business.send(message("a", to=USER)))
+        await until(lambda: bool(ended) and ended[0].done())
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+    gc.collect()  # a coroutine that nobody awaited is told when it goes; warnings are errors
 
 
 async def test_nothing_of_a_message_is_on_disk_in_clear(world: World) -> None:
