@@ -143,5 +143,8 @@ async def daemon(
     try:
         await running.ready()
         yield running
+    except BaseException:
+        print(running.text)  # pytest shows it with the failure
+        raise
     finally:
         await running.stop()
