@@ -192,6 +192,7 @@ def _count(
     counters: Counters, server: RpcServer, messaging: Messaging, gateway: Gateway, pool: WorkerPool
 ) -> None:
     counters.gauge("calls", "Calls in flight.", lambda: server.gatekeeper.calls)
+    counters.count(server.gatekeeper.denials.counters)
     counters.gauge("streams", "Open Send and Receive streams.", lambda: messaging.open_streams)
     counters.gauge(
         "relay_connected",

@@ -112,6 +112,7 @@ def _health(settings: Settings, store: LmdbStore, relay: Relay, clock: Clock) ->
 
 def _count(counters: Counters, server: RpcServer, relay: Relay) -> None:
     counters.gauge("calls", "Calls in flight.", lambda: server.gatekeeper.calls)
+    counters.count(server.gatekeeper.denials.counters)
     counters.gauge(
         "streams", "Mailboxes with an open stream (Connect).", lambda: len(relay.switchboard)
     )

@@ -25,6 +25,7 @@ from letterlockd.errors import (
     Unauthenticated,
 )
 from letterlockd.rpc.caller import calling_as
+from letterlockd.rpc.denials import Denials
 from letterlockd.rpc.faults import leaves, to_status, unwrap
 from letterlockd.tracebacks import frames_of
 
@@ -64,6 +65,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
     `open_methods` need no token: full method names ("/package.Service/Method") or, with a slash at
     the end, all methods of a service. More than `max_calls` calls at a time are refused with
     QUEUE_FULL. An open call ends with UNAUTHENTICATED when its token is revoked.
+    `denials` counts what was refused for want of a credential or a right.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
         self._open = frozenset(open_methods)
         self._max_calls = max_calls
         self._revocations = revocations
+        self.denials = Denials()
         self._calls = 0
         self._wrapped: dict[str, _Handler] = {}  # bounded by the methods that the server has
 
@@ -130,6 +133,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
         except grpc.aio.AbortError:
             raise
         except Exception as error:
+            self.denials.note(method, error)  # also when the caller did not wait for the answer
             await _abort(method, context, error)
 
     def _is_open(self, method: str) -> bool:

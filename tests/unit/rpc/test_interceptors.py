@@ -9,7 +9,7 @@ import pytest
 import structlog
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from letterlockd.errors import EnvironmentFault, InvalidField, Unauthenticated
+from letterlockd.errors import EnvironmentFault, Forbidden, InvalidField, Unauthenticated
 from letterlockd.rpc.caller import current_caller
 from letterlockd.rpc.interceptors import Gatekeeper
 
@@ -64,6 +64,8 @@ class Handlers:
             case b"group":
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._act(b"bad"))
+            case b"forbidden":
+                raise Forbidden("not for you")
             case b"disk":
                 raise EnvironmentFault("the disk is gone")
             case b"broken" | b"stopped" | b"misused":
@@ -228,11 +230,35 @@ async def test_a_fault_of_the_environment_is_in_the_log_for_the_operator() -> No
     ],
 )
 async def test_without_a_good_token_nothing_is_served(kind: str, metadata: tuple) -> None:
-    async with serving(Tokens(), Handlers()) as (channel, _):
+    async with serving(Tokens(), Handlers()) as (channel, gatekeeper):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await play(channel, kind, b"who", metadata)
         assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
         assert reason_of(caught.value)[0] == "UNAUTHENTICATED"
+        assert gatekeeper.denials.counters.unauthenticated == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "metadata", "event"),
+    [
+        (b"who", (("authorization", "Bearer guessed"),), "unauthenticated"),
+        (b"forbidden", GOOD, "forbidden"),
+    ],
+)
+async def test_a_denied_call_is_in_the_log_for_the_operator(
+    request_: bytes, metadata: tuple, event: str
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving(Tokens(), Handlers()) as (channel, gatekeeper):
+            for _ in range(3):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await play(channel, "Unary", request_, metadata)
+            assert await play(channel, "Unary", b"who") == [b"alice"]
+            assert getattr(gatekeeper.denials.counters, event) == 3
+    (entry,) = logs
+    assert (entry["event"], entry["log_level"]) == (event, "warning")
+    assert (entry["count"], entry["latest"]) == (1, "/test.Test/Unary")
+    assert "guessed" not in str(entry)
 
 
 async def test_an_open_method_needs_no_token_and_has_no_caller() -> None:
