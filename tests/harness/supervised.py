@@ -144,7 +144,7 @@ async def daemon(
         await running.ready()
         yield running
     except BaseException:
-        print(running.text)  # pytest shows it with the failure
+        print(running.text)  # noqa: T201 - pytest shows it with the failure
         raise
     finally:
         await running.stop()
