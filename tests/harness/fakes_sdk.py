@@ -263,11 +263,11 @@ class FakeGateway(messaging_pb2_grpc.MessagingServicer):
 
 
 @asynccontextmanager
-async def serving(gateway: FakeGateway) -> AsyncIterator[str]:
-    """Serve it on loopback; gives the target."""
+async def serving(gateway: FakeGateway, port: int = 0) -> AsyncIterator[str]:
+    """Serve it on loopback; gives the target. `port`: 0 is a free one."""
     server = grpc.aio.server()
     messaging_pb2_grpc.add_MessagingServicer_to_server(gateway, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:
         yield f"127.0.0.1:{port}"

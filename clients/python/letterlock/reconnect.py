@@ -22,7 +22,9 @@ _Answer = TypeVar("_Answer")
 
 Sleep = Callable[[float], Awaitable[None]]
 
-_log = logging.getLogger("letterlock")
+_log = logging.getLogger("letterlock.streams")
+"""INFO: an outage begins, with the LetterlockError as the record's argument, or is over.
+DEBUG: each further attempt that failed."""
 
 _STREAM_ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)
 """What a write to an ended stream raises; the reader learns the cause."""
@@ -56,8 +58,17 @@ async def run_until_done(
         except LetterlockError as lost:
             error = lost
         wait = backoff.after(error)
-        _log.info("stream lost, connecting again", extra={"reason": error.reason, "wait_s": wait})
+        level = logging.INFO if backoff.failures == 1 else logging.DEBUG
+        told = {"reason": error.reason, "wait_s": wait}
+        _log.log(level, "stream lost, connecting again: %s", error, extra=told)
         await sleep(wait)
+
+
+def stream_opened(backoff: Backoff) -> None:
+    """There is a stream: the next failure is the first of another outage."""
+    if backoff.failures:
+        _log.info("stream open again")
+    backoff.succeeded()
 
 
 async def read_and_write(

@@ -44,6 +44,11 @@ class Backoff:
         self._random = random
         self._failures = 0
 
+    @property
+    def failures(self) -> int:
+        """Failures in a row; 0 after progress."""
+        return self._failures
+
     def succeeded(self) -> None:
         """There was progress: the next failure is a first one."""
         self._failures = 0

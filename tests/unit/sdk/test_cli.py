@@ -459,7 +459,8 @@ async def test_a_device_without_a_relay_ends_and_keeps_its_message(tmp_path: Pat
         assert (code, lines) == (7, [])
         assert err.splitlines()[-1] == f"letterlock: UNAVAILABLE: {told}"
     assert ended[0][2].startswith("the message is kept in a, ")
-    assert [len(err.splitlines()) for _, _, err in ended] == [2, 1, 1]
+    assert ended[1][2].splitlines()[:-1] == [f"{ended[1][2].splitlines()[-1]}; trying again"]
+    assert [len(err.splitlines()) for _, _, err in ended] == [2, 2, 1]
     async with serving_relay(relay) as target:
         code, _, err = await letterlock(tmp_path, "", "--relay", target, *sending, "three")
         assert (code, err) == (0, "")

@@ -18,7 +18,13 @@ from letterlock.business.events import Event
 from letterlock.business.receiving import AckWindow
 from letterlock.closing import Closing
 from letterlock.errors import LetterlockError
-from letterlock.reconnect import Sleep, opening_answer, read_and_write, run_until_done
+from letterlock.reconnect import (
+    Sleep,
+    opening_answer,
+    read_and_write,
+    run_until_done,
+    stream_opened,
+)
 from letterlock.retry import Backoff
 from letterlock.v1 import messaging_pb2
 
@@ -128,7 +134,7 @@ class ReceiveStream(Closing):
         self._draining = False
         call = self._open_call()
         opened = await opening_answer(call, messaging_pb2.ReceiveRequest(open=self._opening))
-        self._backoff.succeeded()
+        stream_opened(self._backoff)
         self._connected = True
         self._lease = opened.lease.ToNanoseconds() / 1e9
         try:

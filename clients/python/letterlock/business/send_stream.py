@@ -18,7 +18,13 @@ from letterlock.business.outgoing import OutgoingMessage, SendResult, to_result
 from letterlock.business.sending import MAX_BATCH_MESSAGES, SendWindow
 from letterlock.closing import Closing
 from letterlock.errors import LetterlockError
-from letterlock.reconnect import Sleep, opening_answer, read_and_write, run_until_done
+from letterlock.reconnect import (
+    Sleep,
+    opening_answer,
+    read_and_write,
+    run_until_done,
+    stream_opened,
+)
 from letterlock.retry import Backoff
 from letterlock.v1 import messaging_pb2
 
@@ -168,7 +174,7 @@ class SendStream(Closing):
                 self._to_write.set()
 
     def _take_in(self, results: messaging_pb2.SendResults) -> None:
-        self._backoff.succeeded()
+        stream_opened(self._backoff)
         for answer in results.results:
             if self._window.answer(answer):
                 self._results.append(to_result(answer))

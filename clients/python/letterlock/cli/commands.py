@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ from letterlock.cli.group import Commands, take_json_anywhere
 from letterlock.cli.health import health
 from letterlock.cli.identity import identity
 from letterlock.cli.inbox import inbox
+from letterlock.cli.outages import telling_outages
 from letterlock.cli.output import Output, event_row, message_row, values
 from letterlock.cli.patience import patiently
 from letterlock.cli.registry import audit, business, number, token
@@ -115,15 +117,17 @@ async def status(context: Context, sender: str, message_id: str | None, key: str
 @listens
 async def receive(context: Context, number: str, count: int | None, wait: bool, ack: bool) -> None:
     """Print the events of a business number, one JSON line each, and acknowledge them."""
-    async with context.business(number, patient=wait) as client, client.receive() as events:
-        left = count
-        async for event in events if wait else soon(events.until_caught_up()):
-            context.out.line(event_row(event))
-            if ack:
-                event.ack()
-            left = None if left is None else left - 1
-            if left == 0:
-                return
+    told = telling_outages(context, "gateway") if wait else nullcontext()
+    with told:
+        async with context.business(number, patient=wait) as client, client.receive() as events:
+            left = count
+            async for event in events if wait else soon(events.until_caught_up()):
+                context.out.line(event_row(event))
+                if ack:
+                    event.ack()
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
 
 
 @main.command()
@@ -139,8 +143,9 @@ async def watch(context: Context, number: str, ack: bool, new: bool) -> None:
     ends without having acknowledged it.
     """
     start = Start.NEW if new else Start.OLDEST
-    async with context.business(number) as client, client.receive(start=start) as events:
-        await watch_events(context.out, events, ack=ack)
+    with telling_outages(context, "gateway"):
+        async with context.business(number) as client, client.receive(start=start) as events:
+            await watch_events(context.out, events, ack=ack)
 
 
 async def soon(events: AsyncIterator[Event]) -> AsyncIterator[Event]:

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 from letterlock.business.admin import AdminClient
 from letterlock.business.client import BusinessClient
+from letterlock.cli.explain import explain
 from letterlock.cli.output import Output
 from letterlock.cli.patience import PATIENCE, whole
 from letterlock.cli.settings import Settings
+from letterlock.errors import LetterlockError
 
 _Result = TypeVar("_Result")
 
@@ -47,6 +49,12 @@ class Context:
             retry=None if patient else PATIENCE,
             jitter=random.random if patient else whole,
         )
+
+    def explained(self, error: LetterlockError, server: str) -> LetterlockError:
+        """The error in words that name the place. `server`: gateway or relay."""
+        found = self.settings
+        target = found.relay if server == "relay" else found.gateway
+        return explain(error, server=server, target=target, ca=found.ca, insecure=found.insecure)
 
 
 def waits(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:

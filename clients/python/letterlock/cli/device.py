@@ -17,6 +17,7 @@ import click
 
 from letterlock.cli.context import INTERRUPTED, Context, run_command
 from letterlock.cli.group import Suggesting
+from letterlock.cli.outages import telling_outages
 from letterlock.cli.output import Output, digits_in_groups, moment, values
 from letterlock.cli.patience import PATIENCE, patiently, whole
 from letterlock.cli.settings import Settings, check_recipient
@@ -159,12 +160,13 @@ async def receive(context: Context, state: Path, count: int | None, seconds: flo
     """Print what arrives, one JSON line each, and report texts as read."""
     if seconds is not None:
         check_seconds(seconds, field="seconds", least=0, most=MOST_SECONDS)
-    async with registered_device(context.settings, state) as device:
-        async with patiently():
-            await device.connect()
-        if sys.stderr.isatty():
-            context.out.note("waiting for messages")
-        await print_events(context.out, device, count, seconds)
+    with telling_outages(context, "relay"):
+        async with registered_device(context.settings, state) as device:
+            async with patiently():
+                await device.connect()
+            if sys.stderr.isatty():
+                context.out.note("waiting for messages")
+            await print_events(context.out, device, count, seconds)
 
 
 @device.command("safety-number")

@@ -14,7 +14,6 @@ from typing import Any
 import click
 
 from letterlock.cli.context import Context
-from letterlock.cli.explain import explain
 from letterlock.cli.output import error_line, exit_code
 from letterlock.errors import InvalidRequest, LetterlockError
 
@@ -92,8 +91,4 @@ def _of_click(error: click.UsageError) -> InvalidRequest:
 def _explained(error: LetterlockError, ctx: click.Context | None) -> LetterlockError:
     if ctx is None or not isinstance(ctx.obj, Context):
         return error
-    settings = ctx.obj.settings
-    server, target = "gateway", settings.gateway
-    if ctx.invoked_subcommand == "device":
-        server, target = "relay", settings.relay
-    return explain(error, server=server, target=target, ca=settings.ca, insecure=settings.insecure)
+    return ctx.obj.explained(error, "relay" if ctx.invoked_subcommand == "device" else "gateway")

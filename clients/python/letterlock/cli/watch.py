@@ -58,7 +58,7 @@ def watch_row(event: Event) -> dict[str, object]:
 def _view(newest: deque[Row], counts: Counter[str]) -> RenderableType:
     summary = "  ".join(f"{name} {count}" for name, count in sorted(counts.items()))
     rows = tuple({**row, "time": str(row["time"])[_OF_DAY]} for row in newest)
-    return Group(table(rows, COLUMNS), Text(summary or "waiting for events", style="dim"))
+    return Group(table(rows, COLUMNS), Text(summary or "no events yet", style="dim"))
 
 
 def _done(event: Event, ack: bool) -> None:

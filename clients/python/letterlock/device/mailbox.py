@@ -14,7 +14,13 @@ from collections.abc import Callable, Iterable
 import grpc.aio
 
 from letterlock.errors import LetterlockError
-from letterlock.reconnect import Sleep, opening_answer, read_and_write, run_until_done
+from letterlock.reconnect import (
+    Sleep,
+    opening_answer,
+    read_and_write,
+    run_until_done,
+    stream_opened,
+)
 from letterlock.relay.v1 import mailbox_pb2
 from letterlock.retry import Backoff
 
@@ -98,7 +104,7 @@ class Mailbox:
         call = self._open_call()
         opening = mailbox_pb2.Open(window=self._window)
         await opening_answer(call, mailbox_pb2.ConnectRequest(open=opening))
-        self._backoff.succeeded()
+        stream_opened(self._backoff)
         self._to_submit = deque(self._unanswered())
         self.opened.set()
         try:
