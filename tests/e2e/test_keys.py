@@ -88,7 +88,10 @@ async def test_master_keys_turn_while_messages_flow(tmp_path: Path) -> None:
             await converse(shop, ana)
             in_clear = key_files(tmp_path)
             before = status(tmp_path)
-            assert (await rotate(tmp_path)).returncode == 0
+            done = await rotate(tmp_path)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.count("by the running daemon, kept as file, as before\n") == 2
+            assert done.stdout.endswith("backups made before need the former key\n")
             await converse(shop, ana)
             for point in points:
                 (armed / point).touch()

@@ -31,6 +31,7 @@ from letterlockd.store.lmdb.reader import Reader
 __all__ = ["KeyStatus", "StoreStatus", "rotate", "status"]
 
 _LOOK_SECONDS = 0.2
+_NEXT = "copy keys/ to where you keep it again; backups made before need the former key"
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
@@ -104,11 +105,20 @@ async def rotate(settings: Settings, *, wait_seconds: float, new_passphrase_from
         raise MasterKeyFault(f"{layout.keys} holds no master key: `letterlockd serve` makes them")
     for path in paths.values():
         _refuse_kept_otherwise(staged(path), settings.keys.protection)
-    return [
-        await _rotate_one(settings, role, path, wait_seconds, new_passphrase_from)
-        for role, path in paths.items()
-        if path.exists()
-    ]
+    told = []
+    for role, path in paths.items():
+        if path.exists():
+            before, _ = named_key(path)
+            by = await _rotate_one(settings, role, path, wait_seconds, new_passphrase_from)
+            told.append(_told(path, before, by))
+    return [*told, _NEXT]
+
+
+def _told(path: Path, before: str, by: str) -> str:
+    """One line: the way from a passphrase to a key in clear must not pass unseen."""
+    protection, name = named_key(path)
+    kept = ", as before" if protection == before else f" (before: {before})"
+    return f"{path} is now key {name}{by}, kept as {protection}{kept}"
 
 
 def _refuse_kept_otherwise(path: Path, protection: str) -> None:
@@ -124,6 +134,7 @@ def _refuse_kept_otherwise(path: Path, protection: str) -> None:
 async def _rotate_one(
     settings: Settings, role: str, path: Path, wait_seconds: float, new_passphrase_from: str
 ) -> str:
+    """Returns by whom it was done, when not here."""
     protections = protections_of(settings)
     renamed = settings.keys.model_copy(update={"passphrase_from": new_passphrase_from})
     following = protections_of(settings.model_copy(update={"keys": renamed}))
@@ -142,7 +153,8 @@ async def _rotate_one(
                     f"{fault.message}: stop it first, it cannot be told of another passphrase",
                     reason=fault.reason,
                 ) from None
-            return await _by_the_daemon(settings, path, wait_seconds)
+            await _by_the_daemon(settings, path, wait_seconds)
+            return " by the running daemon"
         FileKeyProvider(path, protections)  # a wrong passphrase must not make a second key
         make_key(staged(path), following)
         provider = FileKeyProvider(staged(path), following)
@@ -151,10 +163,10 @@ async def _rotate_one(
             await Keyring.open(store, provider, SystemClock(), former=former) for store in stores
         ]
         await MasterRotation(path, following, rings).rotate()
-    return f"{path} is now key {provider.key_id}"
+    return ""
 
 
-async def _by_the_daemon(settings: Settings, path: Path, wait_seconds: float) -> str:
+async def _by_the_daemon(settings: Settings, path: Path, wait_seconds: float) -> None:
     protections = protections_of(settings)
     open_master_keys(path, protections)  # what it cannot open, the daemon cannot either
     make_key(staged(path), protections)
@@ -168,7 +180,6 @@ async def _by_the_daemon(settings: Settings, path: Path, wait_seconds: float) ->
             f"{wait_seconds:g} s. It goes on trying; its log says why it waits",
             reason="ROTATION_WAITS",
         ) from None
-    return f"{path} is replaced by the running daemon"
 
 
 def _status_of(layout: Layout, role: str) -> KeyStatus:

@@ -86,6 +86,25 @@ def test_the_documented_way_from_clear_to_a_passphrase(tmp_path: Path, key: Path
     assert named_key(key)[0] == "passphrase"
 
 
+@pytest.mark.parametrize(
+    ("protection", "kept"),
+    [("file", "kept as file, as before"), ("passphrase", "kept as passphrase (before: file)")],
+)
+def test_a_rotation_says_how_the_key_is_kept_and_what_follows(
+    tmp_path: Path, key: Path, protection: str, kept: str
+) -> None:
+    ran = rotate(tmp_path, *under(protection, tmp_path))
+    first, last = ran.stdout.splitlines()
+    assert first == f"{key} is now key {named_key(key)[1]}, {kept}"
+    assert last == "copy keys/ to where you keep it again; backups made before need the former key"
+
+
+def test_a_key_that_comes_to_be_in_clear_is_told(tmp_path: Path, key: Path) -> None:
+    assert rotate(tmp_path, *under("passphrase", tmp_path)).exit_code == 0
+    ran = rotate(tmp_path, *under("file", tmp_path))
+    assert "kept as file (before: passphrase)" in ran.stdout
+
+
 def test_a_staged_key_in_clear_does_not_pass_for_one_under_a_passphrase(
     tmp_path: Path, key: Path
 ) -> None:
