@@ -8,7 +8,13 @@ from letterlock.cli.asking import for_good, make_sure
 from letterlock.cli.context import Context, run_command, waits
 from letterlock.cli.group import Suggesting
 from letterlock.cli.output import values
-from letterlock.cli.settings import forget_business, forget_number, save_number, save_token
+from letterlock.cli.settings import (
+    forget_business,
+    forget_number,
+    forget_token,
+    save_number,
+    save_token,
+)
 from letterlock.errors import NotFound
 from letterlock.v1 import businesses_pb2
 
@@ -213,6 +219,8 @@ async def token_revoke(context: Context, business_id: str, token_id: str) -> Non
     async with context.admin() as admin:
         await admin.revoke_token(business_id, token_id)
     context.out.row({"token_id": token_id, "revoked": True})
+    if (path := forget_token(token_id)) is not None:
+        context.out.note(f"it is gone from {path}, too")
 
 
 def audit_row(entry: businesses_pb2.AuditEntry) -> dict[str, object]:

@@ -162,6 +162,18 @@ def forget_number(number: str) -> Path | None:
     return _write_tokens(known)
 
 
+def forget_token(token_id: str) -> Path | None:
+    """Drop a token wherever it is kept; its text names its id. Gives the profile's path; None where
+    it is not kept."""
+    known = _tokens(read_profile())
+    left = {name: kept for name, kept in known.items() if not _is_token(kept, token_id)}
+    return None if left == known else _write_tokens(left)
+
+
+def _is_token(kept: object, token_id: str) -> bool:
+    return isinstance(kept, str) and kept.split(".")[1:-1] == [token_id]
+
+
 def _save_tokens(tokens: Mapping[str, str]) -> Path:
     return _write_tokens(_tokens(read_profile()) | dict(tokens))
 

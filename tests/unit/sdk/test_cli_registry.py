@@ -1,0 +1,53 @@
+"""The operator's commands of the CLI: what they ask of the gateway, and what they do here."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from letterlock.v1 import businesses_pb2_grpc
+
+from tests.unit.sdk.test_admin import FakeBusinesses
+from tests.unit.sdk.test_cli import letterlock
+
+BUSINESS = "0" * 32
+OPERATOR = ("--token", "operator")
+
+
+@pytest.fixture
+def businesses() -> FakeBusinesses:
+    return FakeBusinesses()
+
+
+@pytest.fixture
+async def gateway(businesses: FakeBusinesses) -> AsyncIterator[str]:
+    server = grpc.aio.server()
+    businesses_pb2_grpc.add_BusinessesServicer_to_server(businesses, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
+async def test_a_revoked_token_leaves_the_profile(tmp_path: Path, gateway: str) -> None:
+    profile = tmp_path / "letterlock" / "profile.toml"
+    profile.parent.mkdir()
+    kept, other = "ll.0123456789abcdef.s-ecret", "ll.fedcba9876543210.other"
+    lines = (
+        f'"{BUSINESS}" = "{kept}"',
+        f'"+15550100100" = "{kept}"',
+        f'"+15550100101" = "{other}"',
+    )
+    profile.write_text("\n".join(["[tokens]", *lines]))
+    revoking = (*OPERATOR, "token", "revoke", BUSINESS)
+    code, _, err = await letterlock(tmp_path, gateway, *revoking, "0123456789abcdef")
+    assert (code, err) == (0, f"it is gone from {profile}, too\n")
+    assert tomllib.loads(profile.read_text())["tokens"] == {"+15550100101": other}
+    code, _, err = await letterlock(tmp_path, gateway, *revoking, "0123456789abcdef")
+    assert (code, err) == (0, "")
+    adding = (*OPERATOR, "number", "add", BUSINESS, "+15550100102")
+    code, _, err = await letterlock(tmp_path, gateway, *adding)
+    assert (code, err) == (0, "")
