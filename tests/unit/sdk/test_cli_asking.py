@@ -49,7 +49,12 @@ def test_what_is_no_time_names_the_form(typed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("number", "remove", BUSINESS, NUMBER), ("business", "delete", BUSINESS)]
+    "arguments",
+    [
+        ("number", "remove", BUSINESS, NUMBER),
+        ("business", "delete", BUSINESS),
+        ("inbox", "drop-dead-letters", "--number", NUMBER, "--all"),
+    ],
 )
 def test_without_a_terminal_nothing_is_destroyed_unless_told(arguments: tuple[str, ...]) -> None:
     told = CliRunner().invoke(main, arguments)

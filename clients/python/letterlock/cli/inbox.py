@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import click
 
 from letterlock.business.inbox import MAX_ATTEMPTS
-from letterlock.cli.context import Context, waits
+from letterlock.cli.asking import for_good, make_sure
+from letterlock.cli.context import Context, run_command, waits
 from letterlock.cli.group import Suggesting
 from letterlock.cli.output import moment, values
-from letterlock.errors import InvalidRequest
+from letterlock.errors import InvalidRequest, NotFound
 from letterlock.v1 import receiving_pb2
 
 COLUMNS = ("event_id", "user_id", "kind", "event_time", "dead_time", "attempts", "last_failure")
@@ -62,6 +63,7 @@ async def replay_dead_letters(
     context: Context, number: str, every: bool, event_ids: tuple[str, ...]
 ) -> None:
     """Have dead letters given to the backend again."""
+    _check_choice(every, event_ids)
     async with context.business(number) as client:
         ids = await _chosen(client.inbox.dead_letters(), every, event_ids)
         count = sum([await client.inbox.replay_dead_letters(part) for part in _parts(ids)])
@@ -72,16 +74,29 @@ async def replay_dead_letters(
 @_number
 @_all
 @_which
+@for_good
 @click.pass_obj
-@waits
-async def drop_dead_letters(
-    context: Context, number: str, every: bool, event_ids: tuple[str, ...]
+def drop_dead_letters(
+    context: Context, number: str, every: bool, event_ids: tuple[str, ...], yes: bool
 ) -> None:
-    """Delete dead letters for good."""
-    async with context.business(number) as client:
-        ids = await _chosen(client.inbox.dead_letters(), every, event_ids)
-        count = sum([await client.inbox.drop_dead_letters(part) for part in _parts(ids)])
-    context.out.row({"dropped": count})
+    """Delete dead letters for good; --all asks first, and deletes those that it has counted."""
+    _check_choice(every, event_ids)
+    counted: list[str] = []
+
+    async def look() -> str:
+        async with context.business(number) as client:
+            counted.extend(await _chosen(client.inbox.dead_letters(), every, event_ids))
+        if not counted:
+            raise NotFound("the number has no dead letters")
+        return f"{len(counted)} dead letter{'s' if len(counted) > 1 else ''} of {number}"
+
+    async def drop() -> int:
+        async with context.business(number) as client:
+            ids = counted or await _chosen(client.inbox.dead_letters(), every, event_ids)
+            return sum([await client.inbox.drop_dead_letters(part) for part in _parts(ids)])
+
+    make_sure(yes or not every, look, "their content")
+    context.out.row({"dropped": run_command(drop())})
 
 
 class Moment(click.ParamType[datetime]):
@@ -148,11 +163,14 @@ async def policy(
     context.out.row({"max_attempts": found.max_attempts, "keep_acknowledged": f"{hours:g} hours"})
 
 
+def _check_choice(every: bool, event_ids: tuple[str, ...]) -> None:
+    if every == bool(event_ids):
+        raise InvalidRequest("which ones?", field="EVENT_ID", limit="one or more, or --all")
+
+
 async def _chosen(
     letters: AsyncIterator[receiving_pb2.DeadLetter], every: bool, event_ids: tuple[str, ...]
 ) -> list[str]:
-    if every == bool(event_ids):
-        raise InvalidRequest("which ones?", field="event_ids", limit="some event ids, or --all")
     return [letter.event_id async for letter in letters] if every else list(event_ids)
 
 
