@@ -8,6 +8,8 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
+from click.testing import CliRunner
+from letterlock.cli.commands import main
 from letterlock.v1 import businesses_pb2_grpc
 
 from tests.unit.sdk.test_admin import FakeBusinesses
@@ -15,6 +17,7 @@ from tests.unit.sdk.test_cli import letterlock
 
 BUSINESS = "0" * 32
 OPERATOR = ("--token", "operator")
+NOBODY = ("--gateway", "127.0.0.1:1", "--insecure")
 
 
 @pytest.fixture
@@ -51,3 +54,10 @@ async def test_a_revoked_token_leaves_the_profile(tmp_path: Path, gateway: str) 
     adding = (*OPERATOR, "number", "add", BUSINESS, "+15550100102")
     code, _, err = await letterlock(tmp_path, gateway, *adding)
     assert (code, err) == (0, "")
+
+
+def test_an_update_of_nothing_is_refused_before_anybody_is_asked() -> None:
+    told = CliRunner().invoke(main, [*NOBODY, *OPERATOR, "business", "update", BUSINESS])
+    limit = "options: --name, --retention or --identity-changes"
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert told.stderr == f"letterlock: INVALID_FIELD: nothing to change ({limit})\n"

@@ -15,7 +15,7 @@ from letterlock.cli.settings import (
     save_number,
     save_token,
 )
-from letterlock.errors import NotFound
+from letterlock.errors import InvalidRequest, NotFound
 from letterlock.v1 import businesses_pb2
 
 AUDIT_COLUMNS = ("change_time", "actor", "action", "business_id", "object")
@@ -77,6 +77,9 @@ async def business_update(
     identity_changes: str | None,
 ) -> None:
     """Change a business; in force at once."""
+    if (name, retention, identity_changes) == (None, None, None):
+        limit = "--name, --retention or --identity-changes"
+        raise InvalidRequest("nothing to change", field="options", limit=limit)
     seconds = None if retention is None else retention * 86_400
     hold = None if identity_changes is None else identity_changes == "hold"
     async with context.admin() as admin:
