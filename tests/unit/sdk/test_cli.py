@@ -345,9 +345,12 @@ async def test_malformed_numbers_are_refused_here(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("send", "--from", NUMBER, "--to", USER, "--ttl", "nan", "hi"), "time_to_live: 0 to "),
-        (("business", "update", "0" * 32, "--retention", "inf"), "retention: 0 to "),
-        (("business", "create", "Shop", "--retention", "1e300"), "retention: 0 to "),
+        (("send", "--from", NUMBER, "--to", USER, "--ttl", "nan", "hi"), "--ttl: 1 second to "),
+        (
+            ("business", "update", "0" * 32, "--retention", "inf"),
+            "from 5 minutes (0.0035) to 30 days",
+        ),
+        (("business", "create", "Shop", "--retention", "1e300"), "--retention: in days, "),
     ],
 )
 async def test_unusable_times_are_one_line(

@@ -61,3 +61,34 @@ def test_an_update_of_nothing_is_refused_before_anybody_is_asked() -> None:
     limit = "options: --name, --retention or --identity-changes"
     assert (told.exit_code, told.stdout) == (2, "")
     assert told.stderr == f"letterlock: INVALID_FIELD: nothing to change ({limit})\n"
+
+
+@pytest.mark.parametrize("days", ["nan", "-1", "0", "0.0034", "30.01", "inf", "1e300"])
+@pytest.mark.parametrize("command", [("create", "Shop"), ("update", BUSINESS)])
+def test_a_retention_out_of_range_names_the_option_and_the_limits(
+    command: tuple[str, ...], days: str
+) -> None:
+    asking = [*NOBODY, *OPERATOR, "business", *command, "--retention", days]
+    told = CliRunner().invoke(main, asking)
+    limit = "--retention: in days, from 5 minutes (0.0035) to 30 days"
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert told.stderr == f"letterlock: INVALID_FIELD: out of range ({limit})\n"
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-5", "0.9", "2592001", "inf"])
+def test_a_time_to_live_out_of_range_names_the_option_and_the_limits(seconds: str) -> None:
+    sending = ["send", "--from", "+15550100100", "--to", "+15550100101", "--ttl", seconds, "hi"]
+    told = CliRunner().invoke(main, [*NOBODY, "--token", "business", *sending])
+    limit = "--ttl: 1 second to the business's retention, which is 30 days at most"
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert told.stderr == f"letterlock: INVALID_FIELD: out of range ({limit})\n"
+
+
+async def test_the_limits_of_a_retention_are_in_range(
+    tmp_path: Path, gateway: str, businesses: FakeBusinesses
+) -> None:
+    for days in ("0.0035", "30"):
+        creating = (*OPERATOR, "business", "create", "Shop", "--retention", days)
+        code, _, err = await letterlock(tmp_path, gateway, *creating)
+        assert (code, err) == (0, "")
+    assert [made.retention.ToMilliseconds() for made in businesses.made] == [302_400, 2_592_000_000]

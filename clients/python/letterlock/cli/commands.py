@@ -25,7 +25,7 @@ from letterlock.cli.inbox import inbox
 from letterlock.cli.outages import telling_outages
 from letterlock.cli.output import Output, event_row, message_row, values
 from letterlock.cli.patience import patiently
-from letterlock.cli.registry import audit, business, number, token
+from letterlock.cli.registry import MAX_RETENTION_SECONDS, audit, business, number, token
 from letterlock.cli.settings import DEFAULT_DATA, Settings, check_recipient, read_profile
 from letterlock.cli.watch import watch_events
 from letterlock.errors import InvalidRequest
@@ -90,6 +90,9 @@ async def send(
     if key == "":  # a fresh one in its place would send twice what was meant to be sent once
         limit = "1 to 64 characters; without --key a fresh one is made"
         raise InvalidRequest("empty key", field="key", limit=limit)
+    if ttl is not None and not 1 <= ttl <= MAX_RETENTION_SECONDS:
+        limit = "1 second to the business's retention, which is 30 days at most"
+        raise InvalidRequest("out of range", field="--ttl", limit=limit)
     async with context.business(sender) as client:
         accepted = await client.send(to=to, text=text, idempotency_key=key, time_to_live=ttl)
     context.out.row(values(accepted))

@@ -18,6 +18,9 @@ from letterlock.cli.settings import (
 from letterlock.errors import InvalidRequest, NotFound
 from letterlock.v1 import businesses_pb2
 
+MIN_RETENTION_SECONDS = 300
+MAX_RETENTION_SECONDS = 30 * 86_400
+"""The contract's limits of a business's retention."""
 AUDIT_COLUMNS = ("change_time", "actor", "action", "business_id", "object")
 BUSINESS_COLUMNS = (
     "business_id",
@@ -54,7 +57,7 @@ async def business_create(
     context: Context, display_name: str, retention: float | None, identity_changes: str | None
 ) -> None:
     """Make a business."""
-    seconds = None if retention is None else retention * 86_400
+    seconds = _seconds(retention)
     async with context.admin() as admin:
         made = await admin.create_business(
             display_name, retention=seconds, hold_identity_changes=identity_changes == "hold"
@@ -80,7 +83,7 @@ async def business_update(
     if (name, retention, identity_changes) == (None, None, None):
         limit = "--name, --retention or --identity-changes"
         raise InvalidRequest("nothing to change", field="options", limit=limit)
-    seconds = None if retention is None else retention * 86_400
+    seconds = _seconds(retention)
     hold = None if identity_changes is None else identity_changes == "hold"
     async with context.admin() as admin:
         changed = await admin.update_business(
@@ -224,6 +227,17 @@ async def token_revoke(context: Context, business_id: str, token_id: str) -> Non
     context.out.row({"token_id": token_id, "revoked": True})
     if (path := forget_token(token_id)) is not None:
         context.out.note(f"it is gone from {path}, too")
+
+
+def _seconds(days: float | None) -> float | None:
+    """A retention. Raises InvalidRequest for what the contract does not take; NaN never is."""
+    if days is None:
+        return None
+    seconds = days * 86_400
+    if not MIN_RETENTION_SECONDS <= seconds <= MAX_RETENTION_SECONDS:
+        limit = "in days, from 5 minutes (0.0035) to 30 days"
+        raise InvalidRequest("out of range", field="--retention", limit=limit)
+    return seconds
 
 
 def audit_row(entry: businesses_pb2.AuditEntry) -> dict[str, object]:
