@@ -33,19 +33,20 @@ _MAX_WAIT_SECONDS = 86_400
 
 
 class _OneLine(click.Group):
-    """The root: what was typed wrongly is told in one line, as every other fault is."""
+    """The root: what was typed wrongly is told in one line, as every other fault is, and so is
+    Ctrl-C."""
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
-        with _usage():
+        with _one_line():
             return super().make_context(*arguments, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _usage():
+        with _one_line():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _usage() -> Iterator[None]:
+def _one_line() -> Iterator[None]:
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:
@@ -55,6 +56,10 @@ def _usage() -> Iterator[None]:
         where = "" if error.ctx is None else f" (`{error.ctx.command_path} --help`)"
         click.echo(f"letterlockd: {told}{where}", err=True)
         sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):  # the latter while a passphrase is asked for
+        behind_echo = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
+        click.echo(f"{behind_echo}letterlockd: ended by Ctrl-C", err=True)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 @click.group(cls=_OneLine, context_settings={"help_option_names": ["-h", "--help"]})
@@ -388,12 +393,20 @@ def _held(settings: Settings) -> Settings:
 
 
 def _hold(source: str, *, confirm: bool) -> str:
-    from letterlockd.app.passphrases import hold
+    from letterlockd.app.passphrases import hold, no_passphrase
 
     def ask() -> str:
-        text: str = click.prompt(
-            "Passphrase of the master key", hide_input=True, confirmation_prompt=confirm, err=True
-        )
+        try:
+            text: str = click.prompt(
+                "Passphrase of the master key",
+                hide_input=True,
+                confirmation_prompt=confirm,
+                err=True,
+            )
+        except click.Abort as ended:
+            if isinstance(ended.__context__, EOFError):
+                raise no_passphrase() from None
+            raise
         return text
 
     return hold(source, ask)

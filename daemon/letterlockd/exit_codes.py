@@ -18,6 +18,7 @@ been only where the table says so.
 | 10 | GAVE_UP | `serve`: a role kept ending; the last lines above say with what | - |
 | 11 | ENVIRONMENT | something else around the daemon is wrong; the message says what | yes |
 | 12 | DAMAGED | a store does not agree with itself; `letterlockd verify` says where | no |
+| 130 | INTERRUPTED | a command was ended by Ctrl-C; `serve` and the roles end with 0 | no |
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class ExitCode(IntEnum):
     GAVE_UP = 10
     ENVIRONMENT = 11
     DAMAGED = 12
+    INTERRUPTED = 130
 
 
 _OF_REASON = {

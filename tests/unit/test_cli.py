@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from letterlockd.app import deletions
@@ -199,3 +200,27 @@ def test_no_deletions_are_said_and_an_empty_list_for_programs(
     assert (told.exit_code, told.stdout, told.stderr) == (0, "", "nothing has been removed yet\n")
     told = CliRunner().invoke(main, [*asked, "--json"])
     assert (told.exit_code, told.stdout, told.stderr) == (0, "[]\n", "")
+
+
+ASKED = ("keys", "rotate", "--set", "keys.passphrase_from=prompt")
+
+
+def test_a_prompt_whose_input_ends_is_told_as_a_missing_passphrase(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(main, [*ASKED, "--data", str(tmp_path / "data")], input="")
+    assert ran.exit_code == ExitCode.KEYS
+    assert "keys.passphrase_from: the input ended before a passphrase was given" in ran.stderr
+
+
+def test_ctrl_c_at_a_prompt_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prompt(*arguments: object, **options: object) -> str:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise click.Abort from None  # as click does
+
+    monkeypatch.setattr(click, "prompt", prompt)
+    ran = CliRunner().invoke(main, [*ASKED, "--data", str(tmp_path / "data")])
+    assert (ran.exit_code, ran.stderr) == (
+        ExitCode.INTERRUPTED,
+        "letterlockd: ended by Ctrl-C\n",
+    )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from letterlockd.sealing.errors import MasterKeyFault
 
-__all__ = ["held_fd", "hold", "read_passphrase"]
+__all__ = ["held_fd", "hold", "no_passphrase", "read_passphrase"]
 
 _MAX_BYTES = 8_192
 
@@ -50,6 +50,11 @@ def hold(source: str, ask: Callable[[], str]) -> str:
         except OSError:
             return _kept(_rest(number))
     return source
+
+
+def no_passphrase() -> MasterKeyFault:
+    """Whoever was asked gave none: the input ended."""
+    return _fault("the input ended before a passphrase was given")
 
 
 def held_fd(source: str) -> list[int]:

@@ -170,6 +170,7 @@ def _by_a_child(name: str, arguments: Sequence[str], inherited: Sequence[int]) -
         pass_fds=inherited,
         timeout=_CHILD_SECONDS,
         check=False,
+        process_group=0,  # Ctrl-C is for us, who then end the child: one line, not one of each
     )
     if ran.returncode < 0:
         how = signal.Signals(-ran.returncode).name

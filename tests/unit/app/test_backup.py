@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from letterlockd import failpoints
 from letterlockd.app.backup import backup, restore
 from letterlockd.app.manifest import BackupFault, checksum
 from letterlockd.app.parts import open_store
 from letterlockd.app.stores import STORES
 from letterlockd.app.verify import verify_one
+from letterlockd.cli import main
 from letterlockd.clock import SystemClock
 from letterlockd.errors import EnvironmentFault
 from letterlockd.exit_codes import ExitCode, of_error
@@ -468,3 +471,64 @@ async def test_a_number_that_is_still_to_be_given_is_found(kept: Path) -> None:
         verify_one, settings, settings.data_folder, "gateway", seals=False
     )
     assert found.wrong == {"outbox: a number that the sequence is still to give": 1}
+
+
+def ended_by_ctrl_c(monkeypatch: pytest.MonkeyPatch, point: str, *arguments: str | Path) -> None:
+    """Run a command in which Ctrl-C comes at this point."""
+
+    def hit(name: str) -> None:
+        if name == point:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(failpoints, "hit", hit)
+    ran = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert (ran.exit_code, ran.output) == (
+        ExitCode.INTERRUPTED,
+        "letterlockd: ended by Ctrl-C\n",
+    )
+
+
+@pytest.mark.parametrize("point", ["backup.copied", "backup.before_rename"])
+def test_a_backup_ended_by_ctrl_c_leaves_nothing(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    new = tmp_path / "new"
+    ended_by_ctrl_c(monkeypatch, point, "backup", new, "--with-keys", "--data", made / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_restore_ended_by_ctrl_c_leaves_the_folder_as_it_was(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = kept.parent / "data"
+    ended_by_ctrl_c(monkeypatch, "restore.copied", "restore", kept, "--data", data)
+    assert {path.name for path in data.iterdir()} == {"keys"}
+    monkeypatch.undo()
+    done = command(kept.parent, "restore", "kept")
+    assert done.returncode == 0, done.stderr
+
+
+def test_verify_ended_by_ctrl_c_says_so_once_and_ends_its_child(made: Path, tmp_path: Path) -> None:
+    """Ctrl-C reaches all of the terminal's processes: here the child sends it to the group of the
+    command, as soon as it runs, and would speak, too, if it got it. Reading what they say ends when
+    both have ended."""
+    child = tmp_path / "child"
+    child.write_text(
+        "#!/bin/sh\ntrap 'echo I, too >&2; exit 130' INT\nkill -INT -$PPID\nexec sleep 100\n"
+    )
+    child.chmod(0o755)
+    program = (
+        f"import sys; sys.executable = {str(child)!r}\nfrom letterlockd.cli import main; main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, "verify", "--no-seals", "--data", made / "data"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (
+        ExitCode.INTERRUPTED,
+        "letterlockd: ended by Ctrl-C\n",
+    )
