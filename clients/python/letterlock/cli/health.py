@@ -18,10 +18,13 @@ from letterlock.faults import from_rpc
 COLUMNS = ("server", "address", "health")
 DEADLINE_SECONDS = 5.0
 
+_SERVING, _NOT_SERVING = "SERVING", "NOT_SERVING"
+_WHERE_TO_LOOK = "the daemon's log, event messages_do_not_move, names what does not move"
+
 _CHECK = "/grpc.health.v1.Health/Check"
 _WHOLE_SERVER = b""
 """A HealthCheckRequest that names no service."""
-_SERVING = b"\x08\x01"
+_SERVING_ANSWER = b"\x08\x01"
 """HealthCheckResponse.status = SERVING."""
 
 
@@ -37,16 +40,19 @@ async def health(context: Context) -> None:
         for server, target in servers
     ]
     context.out.rows(rows, COLUMNS)
-    away = [row["server"] for row in rows if row["health"] != "SERVING"]
+    away = [row["server"] for row in rows if row["health"] != _SERVING]
     if away:
-        raise Unavailable(f"not serving: {', '.join(away)}")
+        told = f"not serving: {', '.join(away)}"
+        if any(row["health"] == _NOT_SERVING for row in rows):
+            told += f"; {_WHERE_TO_LOOK}"
+        raise Unavailable(told)
 
 
 async def _health(settings: Settings, server: str, target: str) -> str:
-    """SERVING, NOT_SERVING, or why there is no answer."""
+    """Whether it serves, or why there is no answer."""
     ca, insecure = settings.ca, settings.insecure
     try:
-        return "SERVING" if await _is_serving(target, ca, insecure) else "NOT_SERVING"
+        return _SERVING if await _is_serving(target, ca, insecure) else _NOT_SERVING
     except LetterlockError as error:
         return explain(error, server=server, target=target, ca=ca, insecure=insecure).detail
 
@@ -58,4 +64,4 @@ async def _is_serving(target: str, ca: str | None, insecure: bool) -> bool:
             answer = await check(_WHOLE_SERVER, timeout=DEADLINE_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from None
-    return answer == _SERVING
+    return answer == _SERVING_ANSWER
