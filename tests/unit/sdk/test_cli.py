@@ -16,7 +16,7 @@ import grpc
 import pytest
 from letterlock.business.client import BusinessClient
 from letterlock.business.events import Event, status_name
-from letterlock.cli.device import find_code, is_message, recipient
+from letterlock.cli.device import account_of, find_code, is_message
 from letterlock.cli.explain import explain
 from letterlock.cli.output import (
     Output,
@@ -333,7 +333,7 @@ async def test_malformed_numbers_are_refused_here(tmp_path: Path) -> None:
     sending = ("send", "--from", NUMBER, "--to", USER[1:], "hi")
     code, _, err = await letterlock(tmp_path, "127.0.0.1:1", *token, *sending)
     assert code == 2
-    assert "`to` is neither a phone number nor an id" in err
+    assert "neither a phone number nor an id (--to: " in err
     assert "+ and 7 to 15 digits, or a user id of 32 hex characters" in err
     sending = ("send", "--from", NUMBER[1:], "--to", USER, "hi")
     code, _, err = await letterlock(tmp_path, "127.0.0.1:1", *token, *sending)
@@ -506,11 +506,11 @@ def test_only_what_somebody_said_counts_as_a_message() -> None:
 
 
 def test_recipients() -> None:
-    assert recipient(USER) == USER
-    assert recipient("0f" * 16) == b"\x0f" * 16
+    assert account_of(USER, "--to") == USER
+    assert account_of("0f" * 16, "--to") == b"\x0f" * 16
     for wrong in ("anna", USER[1:], "0f" * 15, ""):
         with pytest.raises(InvalidRequest, match="neither a phone number"):
-            recipient(wrong)
+            account_of(wrong, "--to")
 
 
 async def test_ctrl_c_in_the_middle_of_a_send_says_so_and_the_message_is_kept(

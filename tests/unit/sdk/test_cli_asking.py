@@ -24,6 +24,8 @@ from tests.harness.fakes_sdk import NUMBER
 from tests.unit.sdk.test_cli import USER, letterlock
 
 BUSINESS = "0" * 32
+NOBODY = "neither a phone number nor an id"
+WAYS = "+ and 7 to 15 digits, or a user id of 32 hex characters"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,39 @@ def test_a_no_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     at_a_terminal(monkeypatch, answer=False)
     with pytest.raises(click.Abort):
         asking.make_sure(False, _number, "its keys")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("status", "--from", NUMBER), "which message? (options: --id or --key, one of them)"),
+        (
+            ("inbox", "replay", "--number", NUMBER),
+            "from where? (options: --since or --from-event, one of them)",
+        ),
+        (
+            ("identity", "confirm", "--number", NUMBER, USER),
+            "what was checked? (options: --digits or --scanned, one of them)",
+        ),
+        (
+            ("identity", "confirm", "--number", NUMBER, "--scanned", "x", USER),
+            "not in hex (--scanned: hex digits)",
+        ),
+        (("send", "--from", NUMBER, "--to", "00", "hi"), f"{NOBODY} (--to: {WAYS})"),
+        (("identity", "show", "--number", NUMBER, "00"), f"{NOBODY} (USER: {WAYS})"),
+        (
+            ("identity", "confirm", "--number", NUMBER, "--digits", "0", "0"),
+            f"{NOBODY} (USER: {WAYS})",
+        ),
+        (("device", "safety-number", "00"), f"{NOBODY} (PARTY: {WAYS})"),
+        (("device", "send", "--to", "00", "hi"), f"{NOBODY} (--to: {WAYS})"),
+    ],
+)
+def test_an_error_names_what_was_to_be_typed(arguments: tuple[str, ...], told: str) -> None:
+    shared = ("--gateway", "127.0.0.1:1", "--token", "business")
+    ended = CliRunner().invoke(main, [*shared, *arguments])
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr == f"letterlock: INVALID_FIELD: {told}\n"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from letterlock.cli.outages import telling_outages
 from letterlock.cli.output import Output, event_row, message_row, values
 from letterlock.cli.patience import patiently
 from letterlock.cli.registry import MAX_RETENTION_SECONDS, audit, business, number, token
-from letterlock.cli.settings import DEFAULT_DATA, Settings, check_recipient, read_profile
+from letterlock.cli.settings import DEFAULT_DATA, Settings, check_user, read_profile
 from letterlock.cli.watch import watch_events
 from letterlock.errors import InvalidRequest
 
@@ -86,7 +86,7 @@ async def send(
     context: Context, sender: str, to: str, key: str | None, ttl: float | None, text: str
 ) -> None:
     """Send a text from a business number to a user."""
-    check_recipient(to)
+    check_user(to, "--to")
     if key == "":  # a fresh one in its place would send twice what was meant to be sent once
         limit = "1 to 64 characters; without --key a fresh one is made"
         raise InvalidRequest("empty key", field="key", limit=limit)
@@ -106,6 +106,8 @@ async def send(
 @waits
 async def status(context: Context, sender: str, message_id: str | None, key: str | None) -> None:
     """Show how far a sent message has come."""
+    if (message_id is None) == (key is None):
+        raise InvalidRequest("which message?", field="options", limit="--id or --key, one of them")
     async with context.business(sender) as client:
         found = await client.message(message_id, idempotency_key=key)
     context.out.row(message_row(found))

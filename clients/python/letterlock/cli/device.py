@@ -20,7 +20,7 @@ from letterlock.cli.group import Suggesting
 from letterlock.cli.outages import telling_outages
 from letterlock.cli.output import Output, digits_in_groups, moment, values
 from letterlock.cli.patience import PATIENCE, patiently, whole
-from letterlock.cli.settings import Settings, check_recipient
+from letterlock.cli.settings import Settings, check_user
 from letterlock.device.device import Device
 from letterlock.device.events import (
     DeviceEvent,
@@ -138,7 +138,7 @@ def find_code(settings: Settings, verification_id: str) -> str | None:
 @_command
 async def send(context: Context, state: Path, to: str, text: str) -> None:
     """Send a text."""
-    account = recipient(to)
+    account = account_of(to, "--to")
     async with registered_device(context.settings, state) as device:
         before = device.unsent
         try:
@@ -174,7 +174,7 @@ async def receive(context: Context, state: Path, count: int | None, seconds: flo
 @_command
 async def safety_number(context: Context, state: Path, party: str) -> None:
     """Show the safety number with a party, by number or account id: they have to see the same."""
-    account = recipient(party)
+    account = account_of(party, "PARTY")
     async with registered_device(context.settings, state) as device:
         found = device.safety_number(account)
     context.out.row(
@@ -240,9 +240,7 @@ def event_row(event: DeviceEvent) -> dict[str, object]:
     }
 
 
-def recipient(to: str) -> str | bytes:
+def account_of(user: str, typed_as: str) -> str | bytes:
     """A number as it is, an account id as bytes. Raises InvalidRequest."""
-    check_recipient(to)
-    if to.startswith("+"):
-        return to
-    return bytes.fromhex(to)
+    check_user(user, typed_as)
+    return user if user.startswith("+") else bytes.fromhex(user)

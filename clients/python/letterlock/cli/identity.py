@@ -7,7 +7,7 @@ import click
 from letterlock.cli.context import Context, waits
 from letterlock.cli.group import Suggesting
 from letterlock.cli.output import digits_in_groups
-from letterlock.cli.settings import check_recipient
+from letterlock.cli.settings import check_user
 from letterlock.errors import InvalidRequest
 
 _number = click.option("--number", required=True, help="The business number, E.164.")
@@ -25,7 +25,7 @@ def identity() -> None:
 @waits
 async def show(context: Context, number: str, user: str) -> None:
     """Show the safety number with a user: the user's device has to show the same."""
-    check_recipient(user)
+    check_user(user, "USER")
     async with context.business(number) as client:
         found = await client.safety_number(user)
     context.out.row(
@@ -49,7 +49,10 @@ async def confirm(
     context: Context, number: str, digits: str | None, scanned: str | None, user: str
 ) -> None:
     """Confirm a user's identity key, and let messages that are held go on."""
-    check_recipient(user)
+    if (digits is None) == (scanned is None):
+        limit = "--digits or --scanned, one of them"
+        raise InvalidRequest("what was checked?", field="options", limit=limit)
+    check_user(user, "USER")
     async with context.business(number) as client:
         answer = await client.confirm_identity(user, digits=digits, scanned=_bytes(scanned))
     context.out.row({"user_id": answer.user_id, "released": answer.released})
@@ -59,4 +62,4 @@ def _bytes(text: str | None) -> bytes | None:
     try:
         return None if text is None else bytes.fromhex(text)
     except ValueError:
-        raise InvalidRequest("not in hex", field="scanned", limit="hex digits") from None
+        raise InvalidRequest("not in hex", field="--scanned", limit="hex digits") from None

@@ -130,6 +130,9 @@ async def replay(
     context: Context, number: str, since: datetime | None, event_id: str | None
 ) -> None:
     """Have acknowledged events given to the backend again, as far as the policy kept them."""
+    if (since is None) == (event_id is None):
+        limit = "--since or --from-event, one of them"
+        raise InvalidRequest("from where?", field="options", limit=limit)
     async with context.business(number) as client:
         count = await client.inbox.replay(since=since, event_id=event_id)
     context.out.row({"replayed": count})

@@ -110,12 +110,13 @@ def check_phone_number(number: str) -> None:
         )
 
 
-def check_recipient(to: str) -> None:
-    """Raises InvalidRequest for what is neither a phone number nor an id."""
-    if not to.startswith("+") and not _ID.fullmatch(to):
+def check_user(user: str, typed_as: str) -> None:
+    """Raises InvalidRequest for what is neither a phone number nor an id. `typed_as`: the option or
+    argument."""
+    if not user.startswith("+") and not _ID.fullmatch(user):
         raise InvalidRequest(
-            "`to` is neither a phone number nor an id",
-            field="to",
+            "neither a phone number nor an id",
+            field=typed_as,
             limit="+ and 7 to 15 digits, or a user id of 32 hex characters",
         )
 
