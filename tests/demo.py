@@ -18,6 +18,7 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import uvloop
 from letterlock import BusinessClient, Device, OutgoingMessage
@@ -46,7 +47,16 @@ KILL_AFTER = 300
 OFFER = "Your order 4711 is ready; the code for the locker is 90210."
 THANKS = "Thank you, I will fetch it this evening."
 
-console = Console()
+UNWRAPPED = 1_000
+"""Columns in which every line has room."""
+
+
+def console_on(out: TextIO) -> Console:
+    """Wraps lines to fit a terminal, and nowhere else."""
+    return Console(file=out, width=None if out.isatty() else UNWRAPPED)
+
+
+console = console_on(sys.stdout)
 
 
 @dataclass
