@@ -116,7 +116,5 @@ class WaryClock:
     def _holds(self, at: float) -> bool:
         if self._held_since is None:
             self._held_since = at
-            _log.warning(
-                "the clock leapt ahead by more than a day: nothing expires by it for an hour"
-            )
+            _log.warning("clock_leapt_ahead")
         return at - self._held_since < HOLD_SECONDS

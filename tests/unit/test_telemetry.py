@@ -3,14 +3,17 @@ import dataclasses
 import io
 import json
 import logging
+import re
 import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from letterlockd import telemetry
 from letterlockd.gateway.counters import Counters as GatewayCounters
 from letterlockd.registry import tokens
 from letterlockd.relay.counters import Counters as RelayCounters
@@ -98,6 +101,22 @@ def test_other_libraries_log_the_same_way(lines: io.StringIO) -> None:
     logging.getLogger("grpc").warning("lost %s", "+4930901820")
     (entry,) = entries(lines)
     assert (entry["event"], entry["level"]) == ("lost [redacted]", "warning")
+
+
+def test_fields_of_other_libraries_are_shown_and_redacted(lines: io.StringIO) -> None:
+    logging.getLogger("x").warning("happened", extra={"key_id": "k1", "token": "t"})
+    (entry,) = entries(lines)
+    assert (entry["event"], entry["key_id"], entry["token"]) == ("happened", "k1", "[redacted]")
+
+
+EVENT = re.compile(r"_log\.(?:info|warning|error)\(\s*([^,)]*)")
+
+
+def test_every_event_of_our_log_has_a_stable_name() -> None:
+    source = Path(telemetry.__file__).parent
+    events = [event for file in source.rglob("*.py") for event in EVENT.findall(file.read_text())]
+    assert len(events) > 20
+    assert [event for event in events if not re.fullmatch(r'"[a-z_]+"|self\._event', event)] == []
 
 
 @pytest.mark.parametrize("logger", [structlog.get_logger("x"), logging.getLogger("x")])

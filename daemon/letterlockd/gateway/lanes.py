@@ -13,11 +13,12 @@ awaited but the pool and the store (rule 7).
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import ParamSpec, TypeVar
+
+import structlog
 
 from letterlockd import failpoints
 from letterlockd.clock import Clock
@@ -48,7 +49,7 @@ from letterlockd.workers.outcome import WorkerLost
 
 __all__ = ["Desk", "Lane", "Lanes"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 _IN_FLIGHT = 2
 """One batch at the worker while the other is committed. A third would only split the batches."""
@@ -261,7 +262,7 @@ class Lane:
         if owner is not None:
             await owner.conflicted(conflict)
         else:
-            _log.error("commit conflict in table %s", conflict.table.name)
+            _log.error("commit_conflict", table=conflict.table.name)
             if turn.conversation in self._conflicted:
                 self._conflicted.discard(turn.conversation)
                 self._fail(turn, BrokenInvariant("commit conflict"), parked)

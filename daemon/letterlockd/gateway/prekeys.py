@@ -10,9 +10,9 @@ half is lost makes a message that nobody can open. Ids are never used twice.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Protocol
 
+import structlog
 from letterlock.relay.v1 import keys_pb2
 
 from letterlockd.errors import LetterlockError
@@ -28,7 +28,7 @@ from letterlockd.store.port import Check, Put, Store
 
 __all__ = ["Directory", "PreKeyStock", "make_pre_keys"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 FULL_STOCK = 100
 """Published of each kind: what one upload may hold, and half of what the directory keeps."""
@@ -132,7 +132,7 @@ class PreKeyStock:
             try:
                 await self.refill(account)
             except LetterlockError as error:
-                _log.info("pre-keys cannot be refilled now: %s", error.reason)
+                _log.info("pre_key_refill_waits", reason=error.reason)
                 self._to_count[account] = None  # behind the others
                 await asyncio.sleep(_RETRY_SECONDS)
 

@@ -14,10 +14,10 @@ clock went back, and begins again now. Knows no private key in clear.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import structlog
 from letterlock.relay.v1 import keys_pb2
 
 from letterlockd import failpoints
@@ -39,7 +39,7 @@ from letterlockd.workers.outcome import WorkerLost
 
 __all__ = ["Rotation", "Schedule"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 _FIRST_KEY_ID = 1
 """Of the pair that a registration makes."""
@@ -144,15 +144,15 @@ class Rotation:
             try:
                 await self.look_at(account)
             except CallerError as error:  # of this number alone
-                _log.warning("new pre-keys of a number were refused: %s", error.reason)
+                _log.warning("pre_keys_refused", reason=error.reason)
             except (RelayUnavailable, StoreFull, WorkerLost) as error:
-                _log.info("pre-keys cannot be replaced now: %s", error.reason)
+                _log.info("pre_key_rotation_waits", reason=error.reason)
                 break
             await asyncio.sleep(0)
         replaced = self._counters.key_rotations - before[0]
         destroyed = self._counters.keys_destroyed - before[1]
         if replaced or destroyed:
-            _log.info("pre-keys: %d pairs replaced, %d destroyed", replaced, destroyed)
+            _log.info("pre_keys_rotated", replaced=replaced, destroyed=destroyed)
 
     async def look_at(self, account: AccountId) -> None:
         """Do what is due for one number: at most one pair is made. Raises `LetterlockError`."""

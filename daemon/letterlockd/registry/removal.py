@@ -11,9 +11,10 @@ the order. Knows nothing of what the gateway keeps of a number.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
+
+import structlog
 
 from letterlockd.clock import Clock
 from letterlockd.errors import LetterlockError, NotFound
@@ -34,7 +35,7 @@ from letterlockd.store.port import Check, Delete, Put, Store, StoreUnavailable
 
 __all__ = ["NumberRemover", "Removals"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 30.0
 _PAGE = 1_000
@@ -142,7 +143,7 @@ class Removals:
             except StoreUnavailable:
                 raise
             except LetterlockError as error:
-                _log.info("removals must wait: %s", error.reason)
+                _log.info("removals_wait", reason=error.reason)
 
     def _leaving(self, tag: bytes, number: BusinessNumberRecord) -> Put:
         number.remove_ms = number.remove_ms or self._clock.now_ms()

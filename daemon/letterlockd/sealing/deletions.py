@@ -69,7 +69,7 @@ class Deletions:
         try:
             newest = Chain(key).opened(after, value) if after else DeletionRecord()
         except SealBroken:
-            _log.warning("the newest entry of the record of deletions is damaged; run verify")
+            _log.warning("deletion_record_damaged")
             hour, newest = hour + 1, DeletionRecord()
         return cls(store, key, hour, newest)
 

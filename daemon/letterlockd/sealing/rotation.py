@@ -26,7 +26,7 @@ from letterlockd.sealing.provider import FileKeyProvider, put_in_place, staged
 
 __all__ = ["MasterRotation", "open_master_keys"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)  # `keys rotate`, which sets up no logs, stays silent
 
 _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 30.0
@@ -69,7 +69,10 @@ class MasterRotation:
                 if await asyncio.to_thread(staged(self._path).exists):
                     await self.rotate()
             except (MasterKeyFault, BusyError) as fault:
-                _log.warning("the next master key has to wait: %s", fault.message)
+                _log.warning(
+                    "master_key_rotation_waits",
+                    extra={"reason": fault.reason, "why": fault.message},
+                )
                 pause = _RETRY_SECONDS
             await self._sleep(pause)
 
@@ -91,4 +94,4 @@ class MasterRotation:
         failpoints.hit("sealing.rotate.after_replace")
         for keyring in self._keyrings:
             keyring.forget_former()
-        _log.info("the master key is now %s; the former one is destroyed", following.key_id)
+        _log.info("master_key_rotated", extra={"key_id": following.key_id})

@@ -14,10 +14,10 @@ its two chances; one that only waited has not. Knows processes only through `Lin
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
 from google.protobuf.message import DecodeError
 
 from letterlockd.legs import Reading
@@ -28,7 +28,7 @@ from letterlockd.workers.outcome import WorkerLost, poisoned
 
 __all__ = ["Lane", "Limits"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 IN_FLIGHT = 2
 """One computing, one waiting in the pipe: with one the child idles between jobs, with more a job
@@ -150,7 +150,7 @@ class Lane:
         if not tasks:
             raise WorkerLost("making keys ended the worker")
         if len(tasks) == 1:
-            _log.error("a conversation's steps end the ratchet worker: given up, the others go on")
+            _log.error("conversation_ends_worker")
             return jobs_pb2.JobResult(results=[poisoned(tasks[0])])
         middle = len(tasks) // 2
         result = jobs_pb2.JobResult()
@@ -177,7 +177,7 @@ class Lane:
             try:
                 await self._replace()
             except ChildLost as lost:
-                _log.warning("ratchet worker %d did not start: %s", self._index, lost)
+                _log.warning("worker_did_not_start", worker=self._index, cause=str(lost))
         raise WorkerLost("no ratchet worker could be started")
 
     async def _replace(self) -> None:

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, Self, TypeVar, cast
 
+import structlog
+
 from letterlockd.workers.frames import HEADER, HELLO, BadFrame, Unpacker
 
 __all__ = ["ChildLost", "Link"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 _EXIT_SECONDS = 5.0
 """A child ends within microseconds of its input's end, unless it still computes."""
@@ -197,7 +198,7 @@ class Link(asyncio.SubprocessProtocol):
 
     def _lose(self, cause: str) -> None:
         if not self._ended:
-            _log.warning("ratchet worker %s lost: %s", self._label, cause)
+            _log.warning("worker_lost", worker=self._label, cause=cause)
             self._end(cause)
 
     def _end(self, cause: str) -> None:
@@ -234,7 +235,7 @@ class Link(asyncio.SubprocessProtocol):
         for line in lines:
             self._lines += 1
             if self._lines < _MAX_LINES:
-                text = line[:_MAX_LINE_BYTES].decode("ascii", "replace")
-                _log.warning("ratchet worker %s: %s", self._label, text)
+                said = line[:_MAX_LINE_BYTES].decode("ascii", "replace")
+                _log.warning("worker_said", worker=self._label, line=said)
             elif self._lines == _MAX_LINES:
-                _log.warning("ratchet worker %s says too much: not logged further", self._label)
+                _log.warning("worker_says_too_much", worker=self._label)

@@ -7,6 +7,7 @@ import gc
 from collections.abc import Sequence
 
 import pytest
+import structlog
 from letterlock.v1 import errors_pb2
 from letterlock.v1 import messaging_pb2 as api
 from letterlockd import failpoints
@@ -47,9 +48,7 @@ def _is_conversation(operation: Put) -> bool:
     return operation.table == tables.CONVERSATIONS
 
 
-async def test_a_conflict_is_worked_again_once(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_conflict_is_worked_again_once(world: World) -> None:
     store = ConflictingStore()
     async with world.gateway(store) as gateway, reading(await world.device(USER)) as (reader,):
         business = await world.business(gateway)
@@ -57,13 +56,14 @@ async def test_a_conflict_is_worked_again_once(
         (result,) = await business.send(message("a", to=USER, text="a"))
         assert result.HasField("accepted")
         store.times = 2
-        (result,) = await business.send(message("b", to=USER, text="b"))
+        with structlog.testing.capture_logs() as logs:
+            (result,) = await business.send(message("b", to=USER, text="b"))
         assert result.refused.reason == errors_pb2.ERROR_REASON_INTERNAL
         (result,) = await business.send(message("b", to=USER, text="b"))
         assert result.HasField("accepted")
         assert await reader.texts(2) == ["a", "b"]
         assert gateway.counters.conflicts == 3
-        assert "commit conflict" in caplog.text
+        assert {entry["event"] for entry in logs} == {"commit_conflict"}
 
 
 async def test_jobs_are_bounded_in_bytes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

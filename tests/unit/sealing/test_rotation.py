@@ -205,7 +205,8 @@ async def test_a_staged_file_that_cannot_be_opened_waits(
     with pytest.raises(Enough):
         await rotation.run()
     assert pauses == [30.0]
-    assert "has to wait" in caplog.text
+    (record,) = caplog.records
+    assert record.getMessage() == "master_key_rotation_waits"
     assert await house.keys() == keys
 
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 from letterlockd.errors import InvalidField
 from letterlockd.records.v1 import jobs_pb2
 from letterlockd.workers import lane, pool
@@ -90,30 +90,25 @@ async def test_no_more_than_two_jobs_are_with_a_child(stubs: Stubs, tmp_path: Pa
 
 
 @pytest.mark.parametrize("faulty", [False, True])
-async def test_a_pool_that_stops_tells_of_no_loss(
-    faulty: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.WARNING)
-    with contextlib.suppress(ZeroDivisionError):
+async def test_a_pool_that_stops_tells_of_no_loss(faulty: bool) -> None:
+    with structlog.testing.capture_logs() as logs, contextlib.suppress(ZeroDivisionError):
         async with WorkerPool(1) as workers:
             await workers.run(0, jobs_pb2.Job())
             if faulty:
                 raise ZeroDivisionError
-    assert not caplog.records
+    assert not logs
 
 
-async def test_a_child_that_ends_by_itself_is_a_loss_that_is_told(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.WARNING)
-    async with WorkerPool(1) as workers:
-        (pid,) = workers.pids
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        await workers.run(0, jobs_pb2.Job())
-    assert [record.getMessage() for record in caplog.records] == [
-        "ratchet worker 0 lost: ended by itself"
-    ]
+async def test_a_child_that_ends_by_itself_is_a_loss_that_is_told() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with WorkerPool(1) as workers:
+            (pid,) = workers.pids
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await workers.run(0, jobs_pb2.Job())
+    (entry,) = logs
+    told = {"event": "worker_lost", "worker": "0", "cause": "ended by itself"}
+    assert entry == {**told, "log_level": "warning"}
 
 
 async def test_children_ignore_signals_to_the_group() -> None:
@@ -218,16 +213,17 @@ async def test_large_jobs_pass_the_pipes_whole() -> None:
     assert received == [payload] * 256
 
 
-async def test_a_bug_is_logged_by_place_without_values(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING)
+async def test_a_bug_is_logged_by_place_without_values() -> None:
     made = Talk(Number.create(), User.create())
-    async with WorkerPool(1) as workers:
-        asked = jobs_pb2.Job(tasks=[made.task(jobs_pb2.Step())])
-        (result,) = (await workers.run(0, asked)).results
+    with structlog.testing.capture_logs() as logs:
+        async with WorkerPool(1) as workers:
+            asked = jobs_pb2.Job(tasks=[made.task(jobs_pb2.Step())])
+            (result,) = (await workers.run(0, asked)).results
     assert result.steps[0].failure.name == "InternalError"
-    (record,) = caplog.records
-    assert "builtins.ValueError at execute.py:" in record.getMessage()
-    assert "step of no kind" not in record.getMessage()
+    (entry,) = logs
+    assert entry["event"] == "worker_said"
+    assert "builtins.ValueError at execute.py:" in entry["line"]
+    assert "step of no kind" not in str(entry)
 
 
 async def test_an_empty_job_proves_a_lane_and_is_not_timed() -> None:
