@@ -234,7 +234,15 @@ def _explained(error: ValidationError, origins: Mapping[str, str]) -> str:
     first = error.errors(include_input=False, include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"][:2] if not isinstance(part, int))
     told = _variable(key) if origins.get(key) == "environment" else key
-    return f"{_origin(key, origins)}: {told}: {_rule(first, _unit(key))}"
+    rule = _within(key) if first["type"] == "finite_number" else _rule(first, _unit(key))
+    return f"{_origin(key, origins)}: {told}: {rule}"
+
+
+def _within(key: str) -> str:
+    """Both bounds of a number: what is no number is neither too small nor too large."""
+    marks = dict(_fields())[key].metadata
+    bounds = [getattr(mark, name) for name in ("ge", "le") for mark in marks if hasattr(mark, name)]
+    return f"must be a number from {' to '.join(map(str, bounds))}{_unit(key)}"
 
 
 def _origin(key: str, origins: Mapping[str, str]) -> str:

@@ -55,7 +55,7 @@ LoopbackAddress = Annotated[str, AfterValidator(_loopback)]
 class Section(BaseModel):
     """A table of the settings file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class GatewaySection(Section):
@@ -289,7 +289,7 @@ class ServeSection(Section):
 class Settings(BaseModel):
     """All settings of the daemon."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data_folder: Path = Field(
         default=Path("letterlock-data"),

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from letterlockd import config
 from letterlockd.config import ConfigFault, default_file, effective, effective_file, load
 from letterlockd.settings import Settings
 
@@ -182,6 +183,10 @@ def test_what_is_in_force_can_be_a_settings_file(tmp_path: Path) -> None:
         ("[gateway]\nworkers = 65", "gateway.workers: must be 64 or less"),
         ("[gateway]\nworkers = 'many'", "gateway.workers: must be a whole number"),
         ("[store]\nsweep_seconds = 0", "store.sweep_seconds: must be 0.1 or more (seconds)"),
+        (
+            "[health]\nbound_seconds = nan",
+            "health.bound_seconds: must be a number from 1 to 300 (seconds)",
+        ),
         ("[log]\nlevel = 'loud'", "log.level: must be 'debug', 'info', 'warning' or 'error'"),
         ("[tls]\nnames = 'a'", 'tls.names: must be a list, such as ["a", "b"]'),
         ("reflection = 'x'", "reflection: must be true or false"),
@@ -220,3 +225,13 @@ def test_settings_are_frozen() -> None:
     settings = load(None, {}).settings
     with pytest.raises(ValueError, match="frozen"):
         settings.gateway.workers = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_what_is_no_number_is_told_both_bounds_of_every_setting(value: str) -> None:
+    numbers = [key for key, field in config._fields() if field.annotation is float]
+    assert "health.bound_seconds" in numbers
+    for key in numbers:
+        with pytest.raises(ConfigFault, match=r"must be a number from \S+ to \S+") as caught:
+            load(None, {key: value})
+        assert key in caught.value.message
