@@ -10,59 +10,25 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import click
 
-from letterlockd.config import ConfigFault, Loaded, default_file, effective_file, load
-from letterlockd.errors import EnvironmentFault
-from letterlockd.exit_codes import ExitCode, of_error
+from letterlockd.config import ConfigFault, Loaded, default_file, effective_file
+from letterlockd.exit_codes import ExitCode
 from letterlockd.layout import Layout, lost_keys, prepare_keys
+from letterlockd.options import Command, OneLine, with_first_settings, with_settings
 from letterlockd.readiness import Ready
 from letterlockd.settings import Settings, passphrase_source
 
 __all__ = ["main"]
 
-_Command = Callable[..., None]
-
 _MAX_WAIT_SECONDS = 86_400
 
 
-class _OneLine(click.Group):
-    """The root: what was typed wrongly is told in one line, as every other fault is, and so is
-    Ctrl-C."""
-
-    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
-        with _one_line():
-            return super().make_context(*arguments, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _one_line():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    try:
-        yield
-    except click.exceptions.NoArgsIsHelpError:
-        raise
-    except click.UsageError as error:
-        told = " ".join(error.format_message().split()).rstrip(".")
-        where = "" if error.ctx is None else f" (`{error.ctx.command_path} --help`)"
-        click.echo(f"letterlockd: {told}{where}", err=True)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):  # the latter while a passphrase is asked for
-        behind_echo = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C
-        click.echo(f"{behind_echo}letterlockd: ended by Ctrl-C", err=True)
-        sys.exit(ExitCode.INTERRUPTED)
-
-
-@click.group(cls=_OneLine, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OneLine, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("letterlock"), prog_name="letterlockd")
 def main() -> None:
     """Letterlock's daemon: a gateway that speaks end-to-end encryption for businesses, and the
@@ -75,57 +41,8 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
-def _settings(command: _Command, *, file_must_exist: bool = True) -> _Command:
-    """Adds the options that choose settings, and turns faults into one line and an exit code."""
-
-    @click.option(
-        "--config", type=click.Path(path_type=Path), help="Settings file [./letterlock.toml]."
-    )
-    @click.option("--data", type=click.Path(path_type=Path), help="Data folder.")
-    @click.option(
-        "--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting; can be repeated."
-    )
-    @functools.wraps(command)
-    def wrapped(config: Path | None, data: Path | None, sets: Sequence[str], **rest: Any) -> None:
-        try:
-            overrides = _overrides(data, sets)
-            loaded = load(config, overrides, must_exist=file_must_exist)
-            command(loaded, _forwarded(config, data, sets), **rest)
-        except EnvironmentFault as fault:
-            click.echo(f"letterlockd: {fault.message}", err=True)
-            sys.exit(of_error(fault))
-
-    return wrapped
-
-
-def _overrides(data: Path | None, sets: Sequence[str]) -> dict[str, object]:
-    overrides: dict[str, object] = {}
-    for text in sets:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigFault(f"--set {text}: must be KEY=VALUE")
-        overrides[key] = value
-    if data is not None:
-        overrides["data_folder"] = data
-    return overrides
-
-
-def _forwarded(config: Path | None, data: Path | None, sets: Sequence[str]) -> list[str]:
-    """The same choice of settings as arguments for a role process."""
-    arguments = [part for text in sets for part in ("--set", text)]
-    if config is not None:
-        arguments += ["--config", str(config)]
-    if data is not None:
-        arguments += ["--data", str(data)]
-    return arguments
-
-
-def _first_settings(command: _Command) -> _Command:
-    return _settings(command, file_must_exist=False)
-
-
 @main.command()
-@_first_settings
+@with_first_settings
 def init(loaded: Loaded, forwarded: list[str]) -> None:
     """Make the data folder, keys, tokens, certificates and a settings file; replaces nothing."""
     from datetime import UTC, datetime
@@ -147,7 +64,7 @@ def init(loaded: Loaded, forwarded: list[str]) -> None:
 
 
 @main.command()
-@_settings
+@with_settings
 def serve(loaded: Loaded, forwarded: list[str]) -> None:
     """Run relay and gateway, each in its own process, until SIGTERM."""
     from letterlockd.app.passphrases import held_fd
@@ -176,14 +93,14 @@ def serve(loaded: Loaded, forwarded: list[str]) -> None:
     sys.exit(asyncio.run(supervise(plan, tell)))
 
 
-def _role_options(command: _Command) -> _Command:
+def _role_options(command: Command) -> Command:
     ready = click.option("--ready-fd", type=int, hidden=True)
     watch = click.option("--until-stdin-ends", is_flag=True, hidden=True)
     return ready(watch(command))
 
 
 @main.command()
-@_settings
+@with_settings
 @_role_options
 def gateway(
     loaded: Loaded, forwarded: list[str], ready_fd: int | None, until_stdin_ends: bool
@@ -197,7 +114,7 @@ def gateway(
 
 
 @main.command()
-@_settings
+@with_settings
 @_role_options
 def relay(
     loaded: Loaded, forwarded: list[str], ready_fd: int | None, until_stdin_ends: bool
@@ -211,7 +128,7 @@ def relay(
 
 
 @main.command()
-@_settings
+@with_settings
 def config(loaded: Loaded, forwarded: list[str]) -> None:
     """Print every setting in force as a settings file, and where each comes from."""
     click.echo(effective_file(loaded))
@@ -223,7 +140,7 @@ def keys() -> None:
 
 
 @keys.command("status")
-@_settings
+@with_settings
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def keys_status(loaded: Loaded, forwarded: list[str], as_json: bool) -> None:
     """Say how each master key is kept and what is under it; opens no key that is protected."""
@@ -250,7 +167,7 @@ def _usable_source(_: click.Context, __: click.Parameter, source: str) -> str:
 
 
 @keys.command("rotate")
-@_settings
+@with_settings
 @click.option(
     "--wait",
     default=60.0,
@@ -283,7 +200,7 @@ def keys_rotate(
 
 
 @main.command("backup")
-@_settings
+@with_settings
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--with-keys", is_flag=True, help="Also keys/ and tls/: who has it reads it all.")
 def backup_command(
@@ -305,7 +222,7 @@ def backup_command(
 
 
 @main.command("restore")
-@_settings
+@with_settings
 @click.argument("source", type=click.Path(path_type=Path))
 def restore_command(loaded: Loaded, forwarded: list[str], source: Path) -> None:
     """Put a backup's stores into a data folder that has none. What may have been used since the
@@ -325,7 +242,7 @@ def restore_command(loaded: Loaded, forwarded: list[str], source: Path) -> None:
 
 
 @main.command("deletions")
-@_settings
+@with_settings
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def deletions_command(loaded: Loaded, forwarded: list[str], as_json: bool) -> None:
     """List what was removed because its time was over: what, when and how many, never whose.
@@ -342,7 +259,7 @@ def deletions_command(loaded: Loaded, forwarded: list[str], as_json: bool) -> No
 
 
 @main.command("verify")
-@_settings
+@with_settings
 @click.option("--backup", type=click.Path(path_type=Path), help="Look at this backup instead.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--no-seals", is_flag=True, help="Open no seal: needs no key.")
