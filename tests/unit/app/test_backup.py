@@ -481,7 +481,11 @@ def ended_by_ctrl_c(monkeypatch: pytest.MonkeyPatch, point: str, *arguments: str
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(failpoints, "hit", hit)
-    ran = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    try:
+        ran = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (ran.exit_code, ran.output) == (
         ExitCode.INTERRUPTED,
         "letterlockd: ended by Ctrl-C\n",
