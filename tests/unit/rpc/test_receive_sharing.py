@@ -173,7 +173,7 @@ async def test_a_lease_runs_out_unless_it_is_extended(room: Room) -> None:
     longer = ReceiveExtensions(event_ids=[kept.event_id], lease=Duration(seconds=100))
     await call.write(ReceiveRequest(extensions=longer))
     await acknowledge(call, again)
-    await until_rows(room, 2)
+    await until_read(call)
     await tick(room, 50)
     assert keys(await events(call, 1)) == [3]
     call.cancel()
