@@ -131,7 +131,8 @@ async def _ran(*command: str) -> None:
     )
     _, errors = await process.communicate()
     if process.returncode:
-        raise LedgerError(f"{command[0]} failed: {errors.decode()[-200:]}")
+        told = errors.decode()[-200:]
+        raise LedgerError(f"{command[0]} ended with {process.returncode}: {told}")
 
 
 async def _connected(asyncpg: Any, port: int, user: str) -> Any:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from bench import __main__ as commands
+from bench import report
 from bench.__main__ import main
 from bench.workloads import ALL
 
@@ -36,3 +40,28 @@ def test_an_unknown_workload_is_refused_before_anything_is_measured(
     monkeypatch.setattr(sys, "argv", ["bench", "report", "crypto", "nonsense"])
     with pytest.raises(SystemExit, match="no such workload: nonsense"):
         main()
+
+
+def test_a_workload_that_fails_leaves_the_page_to_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+
+    class FakeProcess:
+        def __init__(self, *, args: tuple[str, object], **_: object) -> None:
+            self._name = args[0]
+            self.exitcode = int(args[0] == "relay")
+
+        def start(self) -> None:
+            ran.append(self._name)
+
+        def join(self) -> None:
+            pass
+
+    monkeypatch.setattr(commands, "_SPAWN", SimpleNamespace(Process=FakeProcess))
+    monkeypatch.setattr(report, "write", lambda: tmp_path / "page.html")
+    monkeypatch.setattr(sys, "argv", ["bench", "report", "relay", "chat"])
+    with pytest.raises(SystemExit, match="failed: relay; of these"):
+        main()
+    assert ran == ["relay", "chat"]
+    assert "page.html" in capsys.readouterr().out
