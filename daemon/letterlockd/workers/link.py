@@ -126,8 +126,9 @@ class Link(asyncio.SubprocessProtocol):
         self._sequence += 1
         asked = _Question(self._sequence, read, answer)
         self._questions.append(cast("_Question[object]", asked))
-        self._stdin.write(HEADER.pack(len(question), self._sequence))
-        self._stdin.write(question)
+        for part in (HEADER.pack(len(question), self._sequence), question):
+            if not self._stdin.is_closing():  # else it is gone, and all questions will hear of it
+                self._stdin.write(part)
         if len(self._questions) == 1:
             self._watch()
         return answer
