@@ -1,5 +1,6 @@
 # Everything a person or CI runs. Nothing has to be installed by hand but Python 3.11 or newer and
-# make; with Node, the checks and tests that need it run too.
+# make. With Node, the checks and tests that need it run too; with Rust, the ratchet's primitives are
+# compiled.
 #
 #   make demo    a conversation over real processes        make check   lints, types, contracts, drift
 #   make test    all tests                                 make gen     code from proto/
@@ -16,25 +17,28 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python
 	"$$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		&& echo "$$name" && break; done)
 NPM := $(shell command -v npm)
+CARGO := $(shell command -v cargo)
 BIN := .venv/bin
 STAMPS := .make
 TYPESCRIPT := clients/typescript
+NATIVE := daemon/tripleratchet-native
+INSTALLED := $(STAMPS)/python $(STAMPS)/native
 NODE_STAMPS := $(if $(NPM),$(STAMPS)/node-interop $(STAMPS)/node-proto $(STAMPS)/node-typescript)
 
 .PHONY: help demo test check gen bench bench-report bench-check soak run clean toolchains
 .NOTPARALLEL:
 
 help:
-	@sed -n '4,8s/^# *//p' Makefile
+	@sed -n '5,9s/^# *//p' Makefile
 
-demo: $(STAMPS)/python $(NODE_STAMPS)
+demo: $(INSTALLED) $(NODE_STAMPS)
 	$(BIN)/python -m tests.demo
 
-test: $(STAMPS)/python $(NODE_STAMPS) toolchains
+test: $(INSTALLED) $(NODE_STAMPS) toolchains
 	$(if $(NPM),npm test --silent --prefix $(TYPESCRIPT),@echo "no npm: the TypeScript client's tests are skipped")
 	$(BIN)/pytest
 
-check: $(STAMPS)/python $(NODE_STAMPS) toolchains
+check: $(INSTALLED) $(NODE_STAMPS) toolchains
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -43,36 +47,38 @@ check: $(STAMPS)/python $(NODE_STAMPS) toolchains
 	$(BIN)/python proto/generate.py --check
 	$(if $(NPM),npm run check --silent --prefix $(TYPESCRIPT),@echo "no npm: the TypeScript client's checks are skipped")
 
-gen: $(STAMPS)/python $(NODE_STAMPS)
+gen: $(INSTALLED) $(NODE_STAMPS)
 	$(BIN)/python proto/generate.py
 
-bench: $(STAMPS)/python $(NODE_STAMPS)
+bench: $(INSTALLED) $(NODE_STAMPS)
 	$(BIN)/python -m bench
 
-bench-report: $(STAMPS)/python $(NODE_STAMPS)
+bench-report: $(INSTALLED) $(NODE_STAMPS)
 	$(BIN)/python -m bench report
 
-bench-check: $(STAMPS)/python $(NODE_STAMPS)
+bench-check: $(INSTALLED) $(NODE_STAMPS)
 	$(BIN)/python -m bench check
 
 # ROUNDS and SEED can be given: `make soak SEED=4711 ROUNDS=1` plays one round again.
 ROUNDS ?= 1000
 SEED ?= 0
-soak: $(STAMPS)/python
+soak: $(INSTALLED)
 	$(BIN)/python -m tests.faults.soak --seed $(SEED) --rounds $(ROUNDS) --report soak-report.md
 
-run: $(STAMPS)/python
+run: $(INSTALLED)
 	$(BIN)/letterlockd serve
 
 clean:
 	rm -rf .venv $(STAMPS) tests/interop/node/node_modules proto/lint/node_modules
-	rm -rf $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist
+	rm -rf $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist $(NATIVE)/target
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 
 # CI sets LETTERLOCK_REQUIRE_TOOLCHAINS=1: there a missing toolchain is a failure, not a skip.
 toolchains:
 	@if [[ "$${LETTERLOCK_REQUIRE_TOOLCHAINS:-}" == 1 && -z "$(NPM)" ]]; then \
 		echo "Node with npm is required here, and is missing" >&2; exit 1; fi
+	@if [[ "$${LETTERLOCK_REQUIRE_TOOLCHAINS:-}" == 1 && -z "$(CARGO)" ]]; then \
+		echo "Rust with cargo is required here, and is missing" >&2; exit 1; fi
 
 $(STAMPS)/python: pyproject.toml
 	@test -n "$(PYTHON)" || \
@@ -80,6 +86,16 @@ $(STAMPS)/python: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable '.[daemon]' --group dev --group bench
+	@mkdir -p $(@D) && touch $@
+
+# Where Rust is missing or too old the ratchet runs its portable primitives, and the line says so.
+$(STAMPS)/native: $(STAMPS)/python $(wildcard $(NATIVE)/src/*.rs $(NATIVE)/*.toml $(NATIVE)/Cargo.lock)
+	@if [[ -z "$(CARGO)" ]]; then \
+		echo "no Rust: the ratchet's primitives are not compiled, it runs the portable ones"; \
+	elif ! $(BIN)/python -m pip install --quiet --force-reinstall ./$(NATIVE); then \
+		[[ "$${LETTERLOCK_REQUIRE_TOOLCHAINS:-}" != 1 ]]; \
+		echo "the ratchet's primitives could not be compiled (above); it runs the portable ones"; \
+	fi
 	@mkdir -p $(@D) && touch $@
 
 $(STAMPS)/node-interop: tests/interop/node/package-lock.json

@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from tripleratchet.primitives import PRIMITIVES
 
 RESULTS = Path(__file__).resolve().parent / "results"
 """Where lines and plots go; git ignores it."""
@@ -69,6 +70,7 @@ def conditions(**more: object) -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "load": [round(load, 2) for load in os.getloadavg()],
+        "primitives": PRIMITIVES,
         **{name: version(name) for name in _LIBRARIES},
         **more,
     }

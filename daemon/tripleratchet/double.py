@@ -14,17 +14,12 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-from cryptography.hazmat.primitives.ciphers.modes import CBC
-
 from . import keys
 from .errors import DuplicatedMessage, InvalidMessage
-from .kdf import hkdf, hkdf_pair, mac, mac_pair
 from .keys import Random
 from .limits import MAX_COUNTER, MAX_RECEIVING_CHAINS, MAX_SKIPPED_SEEDS
+from .primitives import aes256_cbc_decrypt, hkdf, hkdf_pair, mac, mac_pair
 
-_BLOCK = 16
 _CORE = struct.Struct(">32sI32s33s32sI")
 CORE_SIZE = _CORE.size
 """An encoded core; in it, as they are sent, the previous counter, ratchet key and counter:"""
@@ -172,30 +167,12 @@ def turn(ratchet: Ratchet, random: Random) -> Ratchet:
     return Ratchet(core.encode(), ratchet.receiving)
 
 
-class _Cbc(Cipher[CBC]):
-    """AES-256-CBC without Cipher's checks, which are half of its time: AES256 and CBC make the same
-    ones, but for the IV's size, and an IV here is 16 bytes of message keys."""
-
-    def __init__(self, key: bytes, iv: bytes) -> None:
-        self.algorithm = AES256(key)
-        self.mode = CBC(iv)
-
-
-def encrypt_block(key: bytes, iv: bytes, plaintext: bytes) -> bytes:
-    """AES-256-CBC with PKCS#7 padding: always at least one byte longer."""
-    pad = _BLOCK - len(plaintext) % _BLOCK
-    return _Cbc(key, iv).encryptor().update(plaintext + bytes([pad]) * pad)
-
-
 def decrypt_block(key: bytes, iv: bytes, ciphertext: bytes) -> bytes:
-    """Undo encrypt_block. Raises InvalidMessage; call it only after the MAC (padding oracle)."""
-    if not ciphertext or len(ciphertext) % _BLOCK:
-        raise InvalidMessage("ciphertext is not whole blocks")
-    padded = _Cbc(key, iv).decryptor().update(ciphertext)
-    pad = padded[-1]
-    if not 1 <= pad <= _BLOCK or padded[-pad:] != bytes([pad]) * pad:
-        raise InvalidMessage("bad padding")
-    return padded[:-pad]
+    """Undo the block cipher. Raises InvalidMessage; call it only after the MAC (padding oracle)."""
+    try:
+        return aes256_cbc_decrypt(key, iv, ciphertext)
+    except ValueError:
+        raise InvalidMessage("ciphertext is not whole blocks, or badly padded") from None
 
 
 def _position(chains: tuple[bytes, ...], ratchet_key: bytes) -> int:

@@ -1,6 +1,6 @@
 """X25519 keys as they travel: encodings, generation, agreement, and the canonical-point test.
 
-Private scalars stay bytes and go only into native code (libsodium). This module knows no
+Private scalars stay bytes and go only into compiled code. This module knows no
 protocol. Source: facts/signal-session.md sections 1 and 6.
 """
 
@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base
-
 from .errors import BadKeyLength, BadKeyType, InvalidKeyAgreement, NoKeyTypeIdentifier
+from .primitives import x25519, x25519_base
 
 Random = Callable[[int], bytes]
 """Gives that many fresh, secret, uniformly random bytes."""
@@ -62,7 +61,7 @@ def generate(random: Random) -> tuple[bytes, bytes]:
 
 def public_of(private: bytes) -> bytes:
     """The serialized public key (33 bytes) of a private scalar."""
-    return _EC_PREFIX + crypto_scalarmult_base(private)
+    return _EC_PREFIX + x25519_base(private)
 
 
 def agree(private: bytes, public: bytes) -> bytes:
@@ -71,8 +70,8 @@ def agree(private: bytes, public: bytes) -> bytes:
     Raises InvalidKeyAgreement where the point has low order: the secret would be all zero.
     """
     try:
-        return crypto_scalarmult(private, public[1:])
-    except RuntimeError:
+        return x25519(private, public[1:])
+    except ValueError:
         raise InvalidKeyAgreement("public key of low order") from None
 
 

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from hashlib import sha3_256, shake_256
 
-from cryptography.hazmat.primitives.asymmetric.mlkem import (
-    MLKEM1024PrivateKey,
-    MLKEM1024PublicKey,
-)
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PrivateKey
 
 from .errors import (
     BadKEMCiphertextLength,
@@ -21,6 +18,7 @@ from .errors import (
     InvalidKeyAgreement,
     NoKeyTypeIdentifier,
 )
+from .primitives import mlkem1024_encapsulate
 
 KYBER_TYPE = 0x08
 SEED_SIZE = 64
@@ -45,11 +43,11 @@ def public_of(seed: bytes) -> bytes:
 def encapsulate(public: bytes) -> tuple[bytes, bytes]:
     """A fresh 32-byte secret and its serialized ciphertext (1569 bytes).
 
-    Draws from OpenSSL's own generator: the library takes no randomness from outside.
-    Raises InvalidKeyAgreement for a key with coefficients out of range (a malicious bundle).
+    Draws from the library's own generator, which takes no randomness from outside. Raises
+    InvalidKeyAgreement for a key with coefficients out of range (a malicious bundle).
     """
     try:
-        shared, ciphertext = MLKEM1024PublicKey.from_public_bytes(public[1:]).encapsulate()
+        shared, ciphertext = mlkem1024_encapsulate(public[1:])
     except ValueError:
         raise InvalidKeyAgreement("KEM public key out of range") from None
     return round3_secret(shared, ciphertext), _PREFIX + ciphertext

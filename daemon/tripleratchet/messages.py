@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from . import kdf, keys
+from . import keys
 from .errors import (
     CiphertextMessageTooShort,
     InvalidMessage,
@@ -23,6 +23,7 @@ from .errors import (
     UnrecognizedCiphertextVersion,
 )
 from .limits import MAC_SIZE, MESSAGE_VERSION, OLDEST_PARSED_VERSION
+from .primitives import mac
 from .wire import BYTES, VARINT, bytes_field, read_fields, uint_field, varint
 
 _VERSION_BYTE = bytes([MESSAGE_VERSION << 4 | MESSAGE_VERSION])
@@ -232,4 +233,4 @@ def _version(data: bytes) -> int:
 
 
 def _mac(mac_key: bytes, identities: bytes, authenticated: bytes) -> bytes:
-    return kdf.mac(mac_key, identities + authenticated)[:MAC_SIZE]
+    return mac(mac_key, identities + authenticated)[:MAC_SIZE]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import keys, kyber
-from .kdf import hkdf
 from .keys import Random
 from .prekeys import KyberPreKey, PreKey, SignedPreKey
+from .primitives import hkdf
 
 _INFO = b"WhisperText_X25519_SHA-256_CRYSTALS-KYBER-1024"
 _PREFIX = b"\xff" * 32

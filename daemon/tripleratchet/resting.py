@@ -22,6 +22,7 @@ from .keys import PUBLIC_KEY_SIZE, Random, hidden
 from .limits import MAX_COUNTER, MAX_FORWARD_JUMP, MESSAGE_VERSION
 from .messages import SignalMessage, build_signal_message
 from .post_quantum import DECLINED, PostQuantum
+from .primitives import aes256_cbc_encrypt
 from .session import LOCAL, PARTIES_SIZE, REMOTE, SENDER_FIRST, Session
 
 _SENDING = struct.Struct(">I32x33s32sI")
@@ -75,7 +76,7 @@ class Resting(NamedTuple):
             ratchet_key=public,
             counter=counter,
             previous_counter=previous_counter,
-            ciphertext=double.encrypt_block(cipher_key, iv, plaintext),
+            ciphertext=aes256_cbc_encrypt(cipher_key, iv, plaintext),
             pq_ratchet=pq_message,
             addresses=None,
         )

@@ -26,6 +26,7 @@ from .messages import (
 )
 from .post_quantum import DECLINED, PostQuantum, PostQuantumPolicy
 from .pqxdh import Offer, Secrets
+from .primitives import aes256_cbc_encrypt
 
 
 class Parties(NamedTuple):
@@ -148,7 +149,7 @@ def seal(
         ratchet_key=core[double.SENDING_PUBLIC],
         counter=counter,
         previous_counter=int.from_bytes(core[double.PREVIOUS_COUNTER], "big"),
-        ciphertext=double.encrypt_block(cipher_key, iv, plaintext),
+        ciphertext=aes256_cbc_encrypt(cipher_key, iv, plaintext),
         pq_ratchet=pq_message,
         addresses=binding(local, remote) if pending is not None else None,
     )

@@ -15,16 +15,23 @@ from nacl.bindings import (
     crypto_core_ed25519_scalar_mul,
     crypto_core_ed25519_scalar_reduce,
     crypto_scalarmult_ed25519_base_noclamp,
-    crypto_sign_open,
 )
-from nacl.exceptions import BadSignatureError
 
 from .errors import SignatureValidationFailed
 from .keys import Random
+from .primitives import ed25519_verify
 
 SIGNATURE_SIZE = 64
 _HASH_PREFIX = b"\xfe" + b"\xff" * 31
 _FIELD_PRIME = 2**255 - 19
+_NOBODYS = {
+    _FIELD_PRIME - 1,
+    0,
+    1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+}
+"""The u-coordinates of small order (cr.yp.to/ecdh.html): anybody can sign for them."""
 _SIGN_BIT = 0x80
 
 
@@ -49,11 +56,8 @@ def verify_signature(public: bytes, message: bytes, signature: bytes) -> None:
         raise SignatureValidationFailed(f"signature is not {SIGNATURE_SIZE} bytes")
     last = signature[63]
     edwards = _edwards_key(public[1:33], last & _SIGN_BIT)
-    plain = signature[:63] + bytes([last & ~_SIGN_BIT])
-    try:
-        crypto_sign_open(plain + message, edwards)
-    except BadSignatureError:
-        raise SignatureValidationFailed("signature does not match the identity key") from None
+    if not ed25519_verify(edwards, message, signature[:63] + bytes([last & ~_SIGN_BIT])):
+        raise SignatureValidationFailed("signature does not match the identity key")
 
 
 def _scalar_hash(*parts: bytes) -> bytes:
@@ -64,8 +68,8 @@ def _scalar_hash(*parts: bytes) -> bytes:
 def _edwards_key(montgomery: bytes, sign_bit: int) -> bytes:
     # Public values only: y = (u-1)/(u+1).
     u = (int.from_bytes(montgomery, "little") & (2**255 - 1)) % _FIELD_PRIME
-    if u == _FIELD_PRIME - 1:
-        raise SignatureValidationFailed("identity key has no Edwards form")
+    if u in _NOBODYS:
+        raise SignatureValidationFailed("identity key is of small order, or has no Edwards form")
     y = (u - 1) * pow(u + 1, -1, _FIELD_PRIME) % _FIELD_PRIME
     encoded = y.to_bytes(32, "little")
     return encoded[:31] + bytes([encoded[31] | sign_bit])

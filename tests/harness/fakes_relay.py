@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import grpc
 import grpc.aio
@@ -26,6 +27,7 @@ from letterlock.relay.v1 import (
 from letterlock.v1 import errors_pb2
 
 from tests.harness.fakes_sdk import fail
+from tests.harness.served import served
 
 CODE = "123456"
 
@@ -352,13 +354,9 @@ def _bundle(device: FakeDevice) -> keys_pb2.DeviceBundle:
 @asynccontextmanager
 async def serving_relay(relay: FakeRelay) -> AsyncIterator[str]:
     """Serve it on loopback; gives the target."""
-    server = grpc.aio.server()
-    accounts_pb2_grpc.add_AccountsServicer_to_server(FakeAccounts(relay), server)
-    keys_pb2_grpc.add_KeysServicer_to_server(FakeKeys(relay), server)
-    mailbox_pb2_grpc.add_MailboxServicer_to_server(FakeMailbox(relay), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(None)
+    async with served(
+        partial(accounts_pb2_grpc.add_AccountsServicer_to_server, FakeAccounts(relay)),
+        partial(keys_pb2_grpc.add_KeysServicer_to_server, FakeKeys(relay)),
+        partial(mailbox_pb2_grpc.add_MailboxServicer_to_server, FakeMailbox(relay)),
+    ) as target:
+        yield target

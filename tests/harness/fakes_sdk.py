@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import grpc
 import grpc.aio
@@ -17,6 +18,8 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from letterlock.v1 import errors_pb2, messaging_pb2, messaging_pb2_grpc
+
+from tests.harness.served import served
 
 TOKEN = "business-token"
 NUMBER = "+4915112345678"
@@ -265,11 +268,6 @@ class FakeGateway(messaging_pb2_grpc.MessagingServicer):
 @asynccontextmanager
 async def serving(gateway: FakeGateway, port: int = 0) -> AsyncIterator[str]:
     """Serve it on loopback; gives the target. `port`: 0 is a free one."""
-    server = grpc.aio.server()
-    messaging_pb2_grpc.add_MessagingServicer_to_server(gateway, server)
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(None)
+    add = partial(messaging_pb2_grpc.add_MessagingServicer_to_server, gateway)
+    async with served(add, port=port) as target:
+        yield target

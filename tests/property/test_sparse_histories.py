@@ -9,12 +9,9 @@ from __future__ import annotations
 import random as random_module
 
 import pytest
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hmac import HMAC
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tripleratchet import CorruptRecord, InvalidMessage, RatchetError, kdf
+from tripleratchet import CorruptRecord, InvalidMessage, RatchetError
 from tripleratchet.messages import SignalMessage, _read_any, _read_canonical
 from tripleratchet.sparse_pq import SparseRatchet, erasure, kem, wire
 from tripleratchet.sparse_pq.erasure import Chunks
@@ -130,19 +127,6 @@ def test_both_phases_make_what_the_library_decapsulates(seed: bytes, message: by
     header, ek = kem.key_pair(seed)
     shared, ct1 = kem.encapsulate(header, message)
     assert kem.decapsulate(seed, ct1 + kem.complete(header, message, ek)) == shared
-
-
-@given(_KEYS, st.none() | _KEYS, st.binary(max_size=300), st.binary(max_size=50))
-def test_the_key_derivation_is_the_librarys(
-    key: bytes, salt: bytes | None, message: bytes, info: bytes
-) -> None:
-    expected = HMAC(key, SHA256())
-    expected.update(message)
-    assert kdf.mac(key, message) == expected.finalize()
-    assert kdf.mac_pair(key, message, info) == (kdf.mac(key, message), kdf.mac(key, info))
-    okm = HKDF(SHA256(), 64, salt, info).derive(message)
-    assert b"".join(kdf.hkdf_pair(salt, message, info)) == okm
-    assert kdf.hkdf(salt, message, info, 80)[:64] == okm
 
 
 @settings(max_examples=400, deadline=None)

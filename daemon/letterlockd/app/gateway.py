@@ -6,9 +6,11 @@ import asyncio
 import functools
 import os
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import grpc
+import structlog
 from letterlock.v1 import businesses_pb2_grpc, identities_pb2_grpc, receiving_pb2_grpc
 
 from letterlockd.app.exporting import open_traces
@@ -51,6 +53,8 @@ from letterlockd.workers.pool import WorkerPool
 
 __all__ = ["compose", "run_gateway"]
 
+_log = structlog.get_logger(__name__)
+
 
 def run_gateway(settings: Settings, *, ready_fd: int | None, until_stdin_ends: bool) -> int:
     """Run the gateway role until it is told to stop; returns the exit code."""
@@ -82,6 +86,7 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     book_deletions = await Deletions.open(books, book_keys)
     inbox = await Inbox.open(store, clock)
     pool = await opened.enter_async_context(WorkerPool(settings.gateway.workers))
+    _log.info("workers_started", count=pool.size, primitives=_primitives())
     gateway = await opened.enter_async_context(
         Gateway.open(
             store=store,
@@ -148,6 +153,11 @@ async def compose(settings: Settings, opened: AsyncExitStack) -> Composed:
     composed.counters.legs(composed.health)
     time_path(composed.counters, gateway, store, pool)
     return composed
+
+
+def _primitives() -> str:
+    """What the workers' ratchet runs on; only they import it."""
+    return "portable" if find_spec("tripleratchet_native") is None else "native"
 
 
 def _core_settings(settings: Settings) -> GatewaySettings:

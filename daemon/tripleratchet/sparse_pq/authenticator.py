@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import hmac
 
-from .. import kdf
 from ..errors import InvalidMessage
+from ..primitives import hkdf, mac
 
 _LABEL = b"Signal_PQCKA_V1_MLKEM768:"
 _ROOT, _MAC = slice(0, 32), slice(32, 64)
@@ -21,7 +21,7 @@ _FIRST_EPOCH = 1
 
 def epoch_secret(shared: bytes, epoch: int) -> bytes:
     """What an epoch adds to authenticator and key chains, from ML-KEM's shared secret (32)."""
-    return kdf.hkdf(None, shared, _LABEL + b"SCKA Key" + epoch.to_bytes(8, "big"), 32)
+    return hkdf(None, shared, _LABEL + b"SCKA Key" + epoch.to_bytes(8, "big"), 32)
 
 
 def start(auth_key: bytes) -> bytes:
@@ -32,7 +32,7 @@ def start(auth_key: bytes) -> bytes:
 def update(auth: bytes, epoch: int, secret: bytes) -> bytes:
     """The state after an epoch's secret. Epoch 1 comes twice: at the start and for itself."""
     info = _LABEL + b"Authenticator Update" + epoch.to_bytes(8, "big")
-    return kdf.hkdf(None, auth[_ROOT] + secret, info, 64)
+    return hkdf(None, auth[_ROOT] + secret, info, 64)
 
 
 def header_mac(auth: bytes, epoch: int, header: bytes) -> bytes:
@@ -58,4 +58,4 @@ def check_ciphertext(auth: bytes, epoch: int, ciphertext: bytes, mac: bytes) -> 
 
 
 def _mac(auth: bytes, what: bytes, epoch: int, content: bytes) -> bytes:
-    return kdf.mac(auth[_MAC], _LABEL + what + epoch.to_bytes(8, "big") + content)
+    return mac(auth[_MAC], _LABEL + what + epoch.to_bytes(8, "big") + content)

@@ -18,8 +18,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..errors import InvalidMessage
-from ..kdf import hkdf, hkdf_pair
 from ..keys import hidden
+from ..primitives import hkdf, hkdf_pair
 from .limits import MAX_INDEX, MAX_KEPT_KEYS
 
 _START = b"Signal PQ Ratchet V1 Chain  Start"  # two spaces: a quirk both sides must share

@@ -17,8 +17,8 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from ..kdf import hkdf_pair
 from ..keys import Random, hidden
+from ..primitives import hkdf_pair
 from ..wire import varint
 from . import erasure, stored
 from .chains import SENDING_SIZE, STEP

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
-import grpc.aio
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from tests.harness.served import served
 from tests.unit.sdk.test_cli import letterlock
 
 
@@ -17,15 +18,8 @@ async def test_health_of_both_servers(tmp_path: Path, serving: bool) -> None:
     status = health_pb2.HealthCheckResponse
     servicer = health.aio.HealthServicer()
     await servicer.set("", status.SERVING if serving else status.NOT_SERVING)
-    server = grpc.aio.server()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
-    try:
-        asked = await letterlock(tmp_path, target, "--relay", target, "health")
-    finally:
-        await server.stop(None)
-    code, lines, err = asked
+    async with served(partial(health_pb2_grpc.add_HealthServicer_to_server, servicer)) as target:
+        code, lines, err = await letterlock(tmp_path, target, "--relay", target, "health")
     name = "SERVING" if serving else "NOT_SERVING"
     assert [json.loads(line)["health"] for line in lines] == [name, name]
     look = "the daemon's log, event messages_do_not_move, names what does not move"

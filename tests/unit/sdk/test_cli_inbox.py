@@ -7,14 +7,15 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
-import grpc.aio
 import pytest
 from letterlock.v1 import receiving_pb2, receiving_pb2_grpc
 
 from tests.harness.fakes_sdk import NUMBER, TOKEN
+from tests.harness.served import served
 from tests.unit.sdk.test_cli import letterlock
 
 DROP = ("--token", TOKEN, "inbox", "drop-dead-letters", "--number", NUMBER)
@@ -46,12 +47,9 @@ def receiving() -> FakeReceiving:
 
 @pytest.fixture
 async def gateway(receiving: FakeReceiving) -> AsyncIterator[str]:
-    server = grpc.aio.server()
-    receiving_pb2_grpc.add_ReceivingServicer_to_server(receiving, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield f"127.0.0.1:{port}"
-    await server.stop(None)
+    add = partial(receiving_pb2_grpc.add_ReceivingServicer_to_server, receiving)
+    async with served(add) as target:
+        yield target
 
 
 async def at_a_terminal(folder: Path, target: str, answer: str) -> tuple[int, str, str]:

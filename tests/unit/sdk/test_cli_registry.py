@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
-import grpc.aio
 import pytest
 from click.testing import CliRunner
 from letterlock.cli.commands import main
 from letterlock.v1 import businesses_pb2_grpc
 
+from tests.harness.served import served
 from tests.unit.sdk.test_admin import FakeBusinesses
 from tests.unit.sdk.test_cli import letterlock
 
@@ -27,12 +28,9 @@ def businesses() -> FakeBusinesses:
 
 @pytest.fixture
 async def gateway(businesses: FakeBusinesses) -> AsyncIterator[str]:
-    server = grpc.aio.server()
-    businesses_pb2_grpc.add_BusinessesServicer_to_server(businesses, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield f"127.0.0.1:{port}"
-    await server.stop(None)
+    add = partial(businesses_pb2_grpc.add_BusinessesServicer_to_server, businesses)
+    async with served(add) as target:
+        yield target
 
 
 async def test_a_revoked_token_leaves_the_profile(tmp_path: Path, gateway: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import grpc
 import grpc.aio
@@ -13,6 +14,7 @@ from letterlock.errors import InvalidRequest, SafetyNumberMismatch
 from letterlock.v1 import identities_pb2, identities_pb2_grpc
 
 from tests.harness.fakes_sdk import NUMBER, TOKEN, fail
+from tests.harness.served import served
 
 USER, USER_ID, DIGITS = "+4915112345679", "0123456789abcdef" * 2, "12345" * 12
 
@@ -40,19 +42,15 @@ class FakeIdentities(identities_pb2_grpc.IdentitiesServicer):
 
 @asynccontextmanager
 async def client_of(identities: FakeIdentities) -> AsyncIterator[BusinessClient]:
-    server = grpc.aio.server()
-    identities_pb2_grpc.add_IdentitiesServicer_to_server(identities, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-
     async def no_sleep(seconds: float) -> None:
         assert seconds >= 0
 
-    async with BusinessClient(
-        f"127.0.0.1:{port}", TOKEN, number=NUMBER, insecure=True, sleep=no_sleep
-    ) as client:
+    add = partial(identities_pb2_grpc.add_IdentitiesServicer_to_server, identities)
+    async with (
+        served(add) as target,
+        BusinessClient(target, TOKEN, number=NUMBER, insecure=True, sleep=no_sleep) as client,
+    ):
         yield client
-    await server.stop(None)
 
 
 async def test_a_user_is_named_by_number_or_id() -> None:

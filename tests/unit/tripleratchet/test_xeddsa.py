@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import tripleratchet as tr
 
+from tests.harness.ratchet import ORDER_8
+
 from .conftest import Scripted, load, unhex
 
 _CASES = load("xeddsa")
@@ -31,3 +33,12 @@ def test_signature_is_reproduced_from_its_randomness(case: dict[str, Any]) -> No
     private = tr.IdentityKeyPair.from_private(unhex(case["private_key"])).private
     made = tr.sign(private, unhex(case["message"]), Scripted(unhex(case["random_Z"])))
     assert made == unhex(case["signature"])
+
+
+@pytest.mark.parametrize("u", [0, 1, *ORDER_8, 2**255 - 20, 2**255 - 19, 2**255 - 18])
+def test_nothing_is_signed_by_a_key_of_small_order(u: int) -> None:
+    # R is the neutral element and s is 0: right for each challenge that the key's order divides.
+    public, neutral = b"\x05" + u.to_bytes(32, "little"), (1).to_bytes(32, "little") + bytes(32)
+    for text in range(16):
+        with pytest.raises(tr.SignatureValidationFailed):
+            tr.verify_signature(public, bytes([text]), neutral)
