@@ -200,3 +200,13 @@ def _python(program: str, first: Path | None = None) -> subprocess.CompletedProc
         timeout=60,
         check=False,
     )
+
+
+def test_the_vectors_hold_without_a_compiler_too() -> None:
+    _native()  # else they are all that the other tests have used
+    printed = _python(
+        "import sys; sys.modules['tripleratchet_native'] = None\n"
+        "import pytest; sys.exit(pytest.main(['-q', '-x', '-p', 'no:cacheprovider',"
+        " 'tests/unit/tripleratchet']))"
+    )
+    assert printed.returncode == 0, printed.stdout

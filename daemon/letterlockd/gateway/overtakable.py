@@ -1,4 +1,4 @@
-"""News that better news may overtake: under load, SENT waits a moment for DELIVERED.
+"""News that better news may overtake: in traffic, SENT waits a moment for DELIVERED.
 
     add ──▶ waiting ──time over, too many, everything asked for──▶ due: what was not overtaken,
               └── overtaken: the better news are durable                with all of its writes

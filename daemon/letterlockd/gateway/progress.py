@@ -1,12 +1,12 @@
 """The one writer of message statuses after acceptance: news in, rows and events out.
 
     results, receipts, expiry ──▶ queue ──▶ batch: read, advance (I7), commit ──▶ told
-       └── SENT, under load ──▶ overtakable ──▲ a moment later, if not DELIVERED by then
+       └── SENT, in traffic ──▶ overtakable ──▲ a moment later, if not DELIVERED by then
 
-One batch at a time, so two pieces of news about one message never race. A batch is whatever came
-while the one before was committed: many news become one transaction and one inbox row a number.
-After a large batch the next one gathers for a moment, and news that better ones may overtake are
-kept back: most messages are delivered by then, and one change and one event tell so.
+One batch at a time, so two pieces of news about one message never race. Many news become one
+transaction and one inbox row a number: after a batch the next one gathers for a moment, and news
+that better ones may overtake are kept back, since most messages are delivered by then, and one
+change and one event tell so. News of a single message are told at once.
 News that belong to a conversation's turn (a read receipt) bring that turn's own writes and are
 committed as one with them.
 """
@@ -14,6 +14,7 @@ committed as one with them.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -40,14 +41,12 @@ __all__ = ["Progress"]
 
 _MAX_BATCH = 1_024
 
-_LARGE_BATCH = 64
-"""From how many news on a batch tells of load. With fewer, statuses are told at once."""
-
 _GATHER_SECONDS = 0.05
-"""From one batch's start to the next one's, under load."""
+"""From one batch's start to the next one's at least. Statuses can wait, and messages share two
+cores with them: told one by one they cost each message twice its time on the way."""
 
 _OVERTAKE_SECONDS = 0.3
-"""How long SENT is kept back under load. A message's way to a connected device and back takes
+"""How long SENT is kept back in traffic. A message's way to a connected device and back takes
 some 20 ms, and ten times that where queues have built up."""
 
 _MAX_OVERTAKABLE = 8_192
@@ -90,7 +89,7 @@ class Progress:
         self._recent = Recent()
         self._queue: deque[_Group] = deque()
         self._overtakable: Overtakable[_Group] = Overtakable(_MAX_OVERTAKABLE)
-        self._is_loaded = False
+        self._gathering_until_s = -math.inf
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()
@@ -116,10 +115,11 @@ class Progress:
         operations: Sequence[Put | Delete],
         done: Callable[[], None],
     ) -> None:
-        """As `record`; under load a moment later, and without news of what is further by then."""
+        """As `record`; in traffic a moment later, and without news of what is further by then."""
         group = _Group(advances, operations, done=done)
-        if self._is_loaded:
-            until_s = self._clock.monotonic() + _OVERTAKE_SECONDS
+        now_s = self._clock.monotonic()
+        if now_s < self._gathering_until_s:
+            until_s = now_s + _OVERTAKE_SECONDS
             self._overtakable.add(group, (news.message_id for news in advances), until_s)
             self._idle.clear()
             self._news.set()
@@ -138,16 +138,14 @@ class Progress:
         """Work batches until cancelled."""
         while True:
             await self._wait()
-            groups = self._next_groups()
-            began = self._clock.monotonic()
-            await self._work(groups)
-            self._is_loaded = sum(len(group.advances) for group in groups) >= _LARGE_BATCH
-            if self._is_loaded:
-                await self._gather(began + _GATHER_SECONDS - self._clock.monotonic())
+            await self._gather(self._gathering_until_s - self._clock.monotonic())
+            self._gathering_until_s = self._clock.monotonic() + _GATHER_SECONDS
+            await self._work(self._next_groups())
 
     async def idle(self) -> None:
         """Wait until there is nothing left to commit, and commit at once what was kept back."""
-        self._take_due(float("inf"))
+        self._take_due(math.inf)
+        self._hurry.set()
         await self._idle.wait()
 
     async def _wait(self) -> None:
@@ -172,11 +170,11 @@ class Progress:
 
     async def _gather(self, seconds: float) -> None:
         """Let news come together, unless a turn waits for its own: it holds a conversation."""
-        self._hurry.clear()
         if seconds > 0 and all(group.outcome is None for group in self._queue):
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._hurry.wait()
+        self._hurry.clear()
 
     def _put(self, group: _Group) -> None:
         self._queue.append(group)

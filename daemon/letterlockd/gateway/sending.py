@@ -40,7 +40,7 @@ _MAX_REPAIRS = 5
 change by itself."""
 
 _SETTLING_SHARE = 4
-"""An answered row waits for its status a while under load, and takes nothing but memory."""
+"""An answered row waits for its status a while in traffic, and takes nothing but memory."""
 
 _LONGEST_RETRY_MS = 60_000
 _DEFAULT_RETRY_MS = 1_000

@@ -1,4 +1,4 @@
-"""When statuses are written: at once, together under load, and never against a waiting turn."""
+"""When statuses are written: at once, together in traffic, and never against a waiting turn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.harness.clock import FakeClock, settle
 
 ACCOUNT = AccountId(b"a" * 16)
 CONVERSATION = ConversationId(ACCOUNT + b"u" * 16)
-DAY_MS = 86_400_000
+DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 SENT, DELIVERED = api.MESSAGE_STATUS_SENT, api.MESSAGE_STATUS_DELIVERED
 
 
@@ -32,9 +32,15 @@ class Desk:
     """A running Progress over a store that holds some accepted messages."""
 
     def __init__(
-        self, progress: Progress, inbox: Inbox, messages: list[MessageId], store: MemoryStore
+        self,
+        progress: Progress,
+        inbox: Inbox,
+        messages: list[MessageId],
+        store: MemoryStore,
+        clock: FakeClock,
     ) -> None:
         self.progress = progress
+        self.clock = clock
         self.store = store
         self.messages = messages
         self._inbox = inbox
@@ -51,6 +57,10 @@ class Desk:
 
     def news(self, message: MessageId, status: api.MessageStatus.ValueType) -> Advance:
         return Advance(message, status, CONVERSATION)
+
+    async def rest(self) -> None:
+        """Nothing happens for so long that the next batch need not gather."""
+        await self.clock.advance(HOUR_MS)
 
     async def events(self, message: MessageId) -> list[int]:
         page = await self._inbox.read(ACCOUNT, 0, limit=1_000)
@@ -72,27 +82,28 @@ async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     inbox = await Inbox.open(store, clock)
     progress = Progress(store, inbox, clock, Milestones(clock, Counters(), None))
     running = asyncio.create_task(progress.run())
-    yield Desk(progress, inbox, messages, store)
+    yield Desk(progress, inbox, messages, store, clock)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def loaded(desk: Desk) -> MessageId:
-    """After a batch that tells of load; returns a message that was not in it."""
-    *batch, other = desk.messages
-    await desk.record([desk.news(message, SENT) for message in batch]).wait()
+async def busy(desk: Desk) -> MessageId:
+    """Just after a batch; returns a message that was not in it."""
+    one, other, *_ = desk.messages
+    await desk.record([desk.news(one, SENT)]).wait()
     return other
 
 
 async def test_with_little_to_do_each_status_is_told_at_once(desk: Desk) -> None:
     message = desk.messages[0]
     await desk.record([desk.news(message, SENT)]).wait()
+    await desk.rest()
     await desk.record([desk.news(message, DELIVERED)]).wait()
     assert await desk.events(message) == [SENT, DELIVERED]
 
 
-async def test_under_load_two_changes_of_a_message_become_one_event(desk: Desk) -> None:
-    message = await loaded(desk)
+async def test_in_traffic_two_changes_of_a_message_become_one_event(desk: Desk) -> None:
+    message = await busy(desk)
     sent = desk.record([desk.news(message, SENT)])
     await settle()
     assert not sent.is_set()
@@ -103,13 +114,12 @@ async def test_under_load_two_changes_of_a_message_become_one_event(desk: Desk) 
     assert await desk.events(message) == [DELIVERED]
 
 
-async def test_under_load_sent_is_overtaken_by_delivered(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+async def test_in_traffic_sent_is_overtaken_by_delivered(
+    desk: Desk,
 ) -> None:
-    monkeypatch.setattr(progress_module, "_GATHER_SECONDS", 0.0)
-    message = await loaded(desk)
+    message = await busy(desk)
     sent = desk.record_overtakable([desk.news(message, SENT)])
-    await desk.record([desk.news(message, DELIVERED)]).wait()
+    await desk.progress.record_with([desk.news(message, DELIVERED)], [])
     assert not sent.is_set()
     await desk.progress.idle()
     assert sent.is_set()
@@ -119,11 +129,14 @@ async def test_under_load_sent_is_overtaken_by_delivered(
 async def test_sent_is_told_when_nothing_better_comes(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress_module, "_GATHER_SECONDS", 0.0)
     monkeypatch.setattr(progress_module, "_OVERTAKE_SECONDS", 0.0)
-    message = await loaded(desk)
-    await desk.record_overtakable([desk.news(message, SENT)]).wait()
+    message = await busy(desk)
+    sent = desk.record_overtakable([desk.news(message, SENT)])
+    await settle()
+    await desk.progress.record_with([], [])  # a turn comes, and with it all that waits
+    assert sent.is_set()
     assert await desk.events(message) == [SENT]
+    await desk.rest()
     await desk.record([desk.news(message, DELIVERED)]).wait()
     assert await desk.events(message) == [SENT, DELIVERED]
 
@@ -135,7 +148,7 @@ async def test_with_little_to_do_nothing_is_kept_back(desk: Desk) -> None:
 
 
 async def test_a_turn_is_not_kept_waiting(desk: Desk) -> None:
-    message = await loaded(desk)
+    message = await busy(desk)
     outcome = await desk.progress.record_with([desk.news(message, SENT)], [])
     assert outcome is None
     assert await desk.events(message) == [SENT]
@@ -147,6 +160,7 @@ async def test_a_turn_that_fails_leaves_no_status_behind_that_is_not_on_disk(des
     desk.progress.accepted(message, Written(record, DAY_MS * 100_000), DAY_MS)
     failing = Check(MESSAGES, message, 99)
     assert await desk.progress.record_with([desk.news(message, SENT)], [failing]) is not None
+    await desk.rest()
     await desk.record([desk.news(message, SENT)]).wait()
     assert await desk.events(message) == [SENT]
 
@@ -156,6 +170,7 @@ async def test_what_was_accepted_need_not_be_read_back(desk: Desk) -> None:
     record = records.MessageRecord(conversation=CONVERSATION, status=api.MESSAGE_STATUS_ACCEPTED)
     desk.progress.accepted(message, Written(record, DAY_MS * 100_000), DAY_MS)
     await desk.record([desk.news(message, SENT)]).wait()
+    await desk.rest()
     await desk.record([desk.news(message, SENT), desk.news(message, DELIVERED)]).wait()
     assert await desk.events(message) == [SENT, DELIVERED]
 

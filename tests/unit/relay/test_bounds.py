@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import grpc
+import pytest
+from letterlock.relay.v1 import mailbox_pb2
 from letterlock.v1 import errors_pb2
+from letterlockd.relay import journal
 from letterlockd.relay.settings import Rate, RelaySettings
 from letterlockd.relay.tables import MAILBOXES
 from letterlockd.store.port import StoreUnavailable
 
-from tests.harness.clock import FakeClock
+from tests.harness.clock import FakeClock, settle
 from tests.harness.relay import GATEWAY, Running, memory_store, running_relay, submission
 
 
@@ -78,6 +81,27 @@ async def test_a_quiet_relay_does_not_gather(tmp_path: Path, clock: FakeClock) -
                 submission(user, now_ms=clock.now_ms(), sender=business.account_id)
             )
             assert not result.HasField("refused")
+
+
+async def test_acknowledgements_are_committed_with_the_next_submission(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_RIDE_SECONDS", 3_600)
+    async with running_relay(tmp_path, memory_store(), clock) as running:
+        user, business = await running.client.register(), await running.client.business()
+        gateway, device = await running.client.connect(GATEWAY), await running.client.connect(user)
+
+        def next_one() -> mailbox_pb2.Submission:
+            return submission(user, now_ms=clock.now_ms(), sender=business.account_id)
+
+        await gateway.submitted(next_one())
+        await device.ack(await device.items(1))
+        await gateway.submitted(next_one())
+        (receipts,) = await gateway.items(1)
+        assert len(receipts.receipts.receipts) == 1
+        await device.ack(await device.items(1))
+        await settle()
+    # Closing waits for nobody to ride with.
 
 
 async def test_a_full_disk_refuses_submissions_and_keeps_receipts_for_later(
