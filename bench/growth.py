@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench import hop
 from bench.gateway import numbers, open_gateway
-from bench.processes import cpu_s, memory_mb, rounded
+from bench.processes import cpu_s, memory_mb, own_memory_mb, rounded
 from bench.relay import relay_hop
 from bench.row import Row, Sizes, per_thousand
 
@@ -58,6 +58,7 @@ async def _sessions(sizes: Sizes) -> AsyncIterator[Row]:
                             "messages_per_s": round(len(to) / seconds),
                             "cpu_s_per_1000": per_thousand(before, cpu_s(opened.pids), len(to)),
                             "peak_memory_mb": rounded(memory_mb(opened.pids)),
+                            "own_memory_mb": own_memory_mb(opened.pids),
                         }
 
 

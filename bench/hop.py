@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from bench.ledger import LedgerError
-from bench.processes import cpu_s, memory_mb, rounded
+from bench.processes import cpu_s, memory_mb, own_memory_mb, rounded
 from bench.row import LOAD, Row, Sizes, per_thousand
 
 BODY_BYTES = 256
@@ -68,6 +68,7 @@ async def _carried(hop: Hop, count: int) -> Row:
         "messages_per_s": round(count / seconds),
         "cpu_s_per_1000": used,
         "peak_memory_mb": rounded(memory_mb(hop.processes())),
+        "own_memory_mb": own_memory_mb(hop.processes()),
     }
 
 

@@ -70,18 +70,24 @@ def memory_mb(pids: Mapping[int, str]) -> Usage:
     return held
 
 
+def own_memory_mb(pids: Mapping[int, str]) -> float:
+    """What some processes hold together in megabytes, without pages of files: those are the stores'
+    and in the kernel's cache, which takes them back when it needs room."""
+    return round(sum(pss_bytes(pid, "Pss_Anon") for pid in pids) / 1e6, 1)
+
+
 def rounded(held: Usage) -> dict[str, int]:
     """Whole megabytes, for a row."""
     return {role: round(size) for role, size in held.items()}
 
 
-def pss_bytes(pid: int) -> int:
-    """The proportional set size of a process."""
+def pss_bytes(pid: int, kind: str = "Pss") -> int:
+    """The proportional set size of a process, or the part of it that `kind` names (proc(5))."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         name, _, value = line.partition(":")
-        if name == "Pss":
+        if name == kind:
             return int(value.split()[0]) * 1024
-    raise LookupError(f"process {pid} has no Pss")
+    raise LookupError(f"process {pid} has no {kind}")
 
 
 @asynccontextmanager

@@ -101,6 +101,10 @@ def _memory(row: Row) -> float:
     return float(sum(row["peak_memory_mb"].values()))
 
 
+def _own_memory(row: Row) -> float:
+    return float(row["own_memory_mb"])
+
+
 _SPEED = _field("messages_per_s")
 ALL = {
     workload.name: workload
@@ -200,6 +204,12 @@ ALL = {
                 for figure in (
                     Figure(f"{what}: throughput kept", "times", _kept(key, _speed), 0.9),
                     Figure(f"{what}: memory", "times", _kept(key, _memory), smaller=True),
+                    Figure(
+                        f"{what}: memory but for files' pages",
+                        "times",
+                        _kept(key, _own_memory),
+                        smaller=True,
+                    ),
                 )
             ),
         ),

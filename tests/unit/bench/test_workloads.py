@@ -72,12 +72,18 @@ def test_the_ratchet_is_held_against_the_official_client_round_by_round() -> Non
 
 def test_growth_compares_the_largest_store_with_the_smallest() -> None:
     rows = [
-        {"sessions": size, "messages_per_s": speed, "peak_memory_mb": {"gateway front": held}}
+        {
+            "sessions": size,
+            "messages_per_s": speed,
+            "peak_memory_mb": {"gateway front": held},
+            "own_memory_mb": held / 2 + 5,
+        }
         for size, speed, held in ((10, 100, 200), (100, 95, 210), (1_000, 85, 220))
     ]
-    kept, memory = summary("growth", rows)
+    kept, memory, own = summary("growth", rows)
     assert (kept["median"], kept["reached"]) == (0.85, False)
     assert memory["median"] == pytest.approx(1.1)
+    assert own["median"] == pytest.approx(115 / 105)
 
 
 @pytest.mark.parametrize(("smaller", "reached"), [(True, True), (False, False)])
