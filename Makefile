@@ -88,15 +88,18 @@ $(STAMPS)/python: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[daemon]' --group dev --group bench
 	@mkdir -p $(@D) && touch $@
 
-# Where Rust is missing or too old the ratchet runs its portable primitives, and the line says so.
+# Where Rust is missing or too old the ratchet runs its portable primitives, a line says so, and the
+# next make tries again.
 $(STAMPS)/native: $(STAMPS)/python $(wildcard $(NATIVE)/src/*.rs $(NATIVE)/*.toml $(NATIVE)/Cargo.lock)
 	@if [[ -z "$(CARGO)" ]]; then \
 		echo "no Rust: the ratchet's primitives are not compiled, it runs the portable ones"; \
-	elif ! $(BIN)/python -m pip install --quiet --force-reinstall ./$(NATIVE); then \
+	elif echo "compiling the ratchet's primitives with Rust, about a minute" && \
+			$(BIN)/python -m pip install --force-reinstall ./$(NATIVE) >$@.log 2>&1; then \
+		touch $@; \
+	else \
+		echo "they could not be compiled (Rust 1.85 is needed; $@.log); the portable ones are run" >&2; \
 		[[ "$${LETTERLOCK_REQUIRE_TOOLCHAINS:-}" != 1 ]]; \
-		echo "the ratchet's primitives could not be compiled (above); it runs the portable ones"; \
 	fi
-	@mkdir -p $(@D) && touch $@
 
 $(STAMPS)/node-interop: tests/interop/node/package-lock.json
 	npm ci --no-audit --no-fund --loglevel=error --prefix tests/interop/node

@@ -27,7 +27,7 @@ from bench.check import check
 from bench.compare import compare
 from bench.row import Sizes
 from bench.run import as_shown, run
-from bench.workloads import ALL, summary
+from bench.workloads import ALL, RATES, summary
 
 BRIEF = ("crypto", "campaign-known", "inbound", "latency", "devices")
 _BRIEF_SIZES = Sizes(rounds=3, rates=(200, 500), devices=2_000)
@@ -80,11 +80,20 @@ def reported(names: Sequence[str], sizes: Sizes, *, as_json: bool) -> None:
         sys.exit(f"failed: {', '.join(failed)}; of these the page shows what was kept before")
 
 
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
 def _with_sizes(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     group = parser.add_argument_group("sizes")
     for name in _SIZES:
         several: dict[str, Any] = {"nargs": "+"} if name in _SEVERAL else {}
-        kind = Path if name == "folder" else int
+        kind = Path if name == "folder" else _at_least_one
+        if name == "rates":
+            several["choices"] = RATES
         shown = getattr(Sizes(), name)
         group.add_argument(
             f"--{name.replace('_', '-')}", type=kind, help=f"[{shown}]", default=None, **several
@@ -101,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
-    commands = parser.add_subparsers(dest="command", metavar="")
+    commands = parser.add_subparsers(dest="command", metavar="WORKLOAD")
     for name, workload in ALL.items():
         _with_sizes(commands.add_parser(name, help=workload.what))
     made = _with_sizes(commands.add_parser("report", help="measure and draw one page"))

@@ -9,6 +9,7 @@ reported as delivered exactly once, or the run fails.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -23,6 +24,8 @@ DEVICES_EACH = 6
 DEVICE_BURST = 200
 """What the relay takes from one device at once (`relay/settings.py`, submissions_per_device).
 Beyond that it may refuse, rightly, and the ledger would stay open."""
+_REFILL_S = DEVICE_BURST / 50
+"""Until the relay takes as many again."""
 
 
 async def campaign_known(sizes: Sizes) -> AsyncIterator[Row]:
@@ -59,7 +62,11 @@ async def inbound(sizes: Sizes) -> AsyncIterator[Row]:
                 await _nothing_refused(on)
             return business.events.texts.last_s - float(sent["began_s"])
 
-        async for row in _rounds(sizes, lambda: _costed(on, count, work)):
+        async def rested() -> Row:
+            await asyncio.sleep(_REFILL_S)
+            return await _costed(on, count, work)
+
+        async for row in _rounds(sizes, rested):
             yield row
 
 

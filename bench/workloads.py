@@ -105,6 +105,9 @@ def _own_memory(row: Row) -> float:
     return float(row["own_memory_mb"])
 
 
+RATES = (50, 100, 200, 500, 1_000, 2_000)
+"""Messages a second at which latency can be measured."""
+_LATENCY_GOALS = {("p99", 200): 50, ("p50", 500): 5, ("p99", 500): 15}
 _SPEED = _field("messages_per_s")
 ALL = {
     workload.name: workload
@@ -178,12 +181,16 @@ ALL = {
         Workload(
             "latency",
             traffic.latency,
-            (
-                Figure("p50 at 200/s", "ms", _field("p50_ms", rate=200), smaller=True),
-                Figure("p99 at 200/s", "ms", _field("p99_ms", rate=200), 50, smaller=True),
-                Figure("p50 at 500/s", "ms", _field("p50_ms", rate=500), 5, smaller=True),
-                Figure("p99 at 500/s", "ms", _field("p99_ms", rate=500), 15, smaller=True),
-                Figure("p99 at 1,000/s", "ms", _field("p99_ms", rate=1_000), smaller=True),
+            tuple(
+                Figure(
+                    f"{which} at {rate:,}/s",
+                    "ms",
+                    _field(f"{which}_ms", rate=rate),
+                    _LATENCY_GOALS.get((which, rate)),
+                    smaller=True,
+                )
+                for rate in RATES
+                for which in ("p50", "p99")
             ),
         ),
         Workload(

@@ -1055,7 +1055,9 @@ class StatusUpdate(_message.Message):
     user_id: _builtins.str
     """The recipient's id for this business number."""
     status: Global___MessageStatus.ValueType
-    """The new status: SENT, DELIVERED, READ, FAILED or EXPIRED. An intermediate one may be left out."""
+    """The new status: SENT, DELIVERED, READ, FAILED or EXPIRED. One that is overtaken before it was told
+    may be left out: in traffic most SENT are.
+    """
     @_builtins.property
     def failure(self) -> Global___Failure:
         """Set when status is FAILED or EXPIRED."""

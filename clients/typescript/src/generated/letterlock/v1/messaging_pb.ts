@@ -1078,7 +1078,8 @@ export type StatusUpdate = Message$1<"letterlock.v1.StatusUpdate"> & {
   userId: string;
 
   /**
-   * The new status: SENT, DELIVERED, READ, FAILED or EXPIRED. An intermediate one may be left out.
+   * The new status: SENT, DELIVERED, READ, FAILED or EXPIRED. One that is overtaken before it was told
+   * may be left out: in traffic most SENT are.
    *
    * @generated from field: letterlock.v1.MessageStatus status = 5;
    */
