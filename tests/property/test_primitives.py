@@ -174,11 +174,20 @@ def test_without_a_compiler_the_portable_ones_are_taken() -> None:
     assert printed.stdout.split() == ["portable", "True"], printed.stderr
 
 
-def test_a_compiled_package_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "tripleratchet_native.py").write_text("def mac(): ...\n")
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("def mac(): ...", "ImportError: cannot import name"),
+        ("import a_part_that_is_gone", "ModuleNotFoundError: No module named 'a_part_that"),
+    ],
+)
+def test_a_compiled_package_that_does_not_fit_is_an_error(
+    tmp_path: Path, content: str, told: str
+) -> None:
+    (tmp_path / "tripleratchet_native.py").write_text(f"{content}\n")
     printed = _python("import tripleratchet", first=tmp_path)
     assert printed.returncode == 1
-    assert "ImportError: cannot import name" in printed.stderr
+    assert told in printed.stderr
 
 
 def _of(made: ModuleType, name: str, *arguments: bytes) -> bytes | type[Exception]:

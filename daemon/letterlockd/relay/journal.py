@@ -169,9 +169,10 @@ class Journal:
 
     async def _ride(self) -> None:
         """Let acknowledgements wait a moment for submissions; those wait for nothing."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_RIDE_SECONDS):
-                await self._hurry.wait()
+        if not self._hurry.is_set():  # under load it nearly always is
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_RIDE_SECONDS):
+                    await self._hurry.wait()
         self._hurry.clear()
 
     def _heavy(self) -> bool:

@@ -22,7 +22,9 @@ try:
     )
 
     PRIMITIVES = "native"
-except ModuleNotFoundError:
+except ModuleNotFoundError as error:
+    if error.name != "tripleratchet_native":
+        raise  # it is there, and a part of it is not
     from .portable import (
         aes256_cbc_decrypt,
         aes256_cbc_encrypt,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tripleratchet import primitives as ratchet
 
 from bench import __main__ as commands
-from bench import report
+from bench import primitives, report
 from bench.__main__ import main
 from bench.workloads import ALL
 
@@ -65,3 +67,14 @@ def test_a_workload_that_fails_leaves_the_page_to_the_others(
         main()
     assert ran == ["relay", "chat"]
     assert "page.html" in capsys.readouterr().out
+
+
+def test_the_primitives_are_shown_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(primitives, "_ROUND_S", 0.0)
+    monkeypatch.setattr(sys, "argv", ["primitives", "--json", "--rounds", "1"])
+    primitives.main()
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    shown = {row["primitive"] for row in rows if "primitive" in row}
+    assert shown == {name for name in ratchet.__all__ if name != "PRIMITIVES"}
